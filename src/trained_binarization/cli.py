@@ -1,0 +1,196 @@
+"""The command line: one command a stage, and the few that a person wants."""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trained_binarization.errors import UserError
+from trained_binarization.study import FULL_PRECISION, METHOD, Run, load_study
+
+# Stages import what they need when they are called: `verify` and `report` need no torch, training no plotting.
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+
+Params = Annotated[Path, typer.Option(help="The study file.")]
+Results = Annotated[Path, typer.Option(help="The folder of all studies' results.")]
+Network = Annotated[str, typer.Option(help="One of the study's networks.")]
+SeedNumber = Annotated[int, typer.Option(help="One of the study's seeds.")]
+Again = Annotated[bool, typer.Option("--again", help="Train even where the record is complete, and replace it.")]
+
+PARAMS, RESULTS = Path("params.yaml"), Path("results")
+
+
+def _train(params: Path, results: Path, network: str, variant: str, seed: int, again: bool) -> None:
+    from trained_binarization.training.loop import Interrupted
+    from trained_binarization.training.runs import train_run
+
+    study = load_study(params)
+    run = study.find(network, variant, seed)
+    try:
+        record, trained = train_run(study, run, results, again=again)
+    except Interrupted as interruption:
+        typer.echo(f"{run}: stopped by a signal, saved; the same command goes on", err=True)
+        raise typer.Exit(128 + (interruption.signal_number or 0)) from None
+    typer.echo(_outcome(run, record.last.accuracy, record.scored, trained))
+
+
+def _outcome(run: Run, accuracy: float, scored: str, trained: bool) -> str:
+    how = "trained" if trained else "already there, nothing trained"
+    return f"{run}: {accuracy:.2f} % on the {scored} images ({how})"
+
+
+@app.command()
+def prepare(params: Params = PARAMS, results: Results = RESULTS) -> None:
+    """Validate the whole study, verify the data set's checksums, write results/STUDY/data.json."""
+    from trained_binarization.datasets.prepare import prepare as prepare_dataset
+
+    typer.echo(prepare_dataset(load_study(params), results))
+
+
+@app.command()
+def pretrain(
+    network: Network, seed: SeedNumber, params: Params = PARAMS, results: Results = RESULTS, again: Again = False
+) -> None:
+    """Train a network in full precision."""
+    _train(params, results, network, FULL_PRECISION, seed, again)
+
+
+@app.command()
+def finetune(
+    network: Network, seed: SeedNumber, params: Params = PARAMS, results: Results = RESULTS, again: Again = False
+) -> None:
+    """Train the binary network by the method, from the full-precision weights of the same seed."""
+    _train(params, results, network, METHOD, seed, again)
+
+
+@app.command()
+def ablate(
+    network: Network,
+    variant: Annotated[str, typer.Option(help="One of the study's ablations.")],
+    seed: SeedNumber,
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+    again: Again = False,
+) -> None:
+    """Train a variant of the method, else exactly as `finetune`."""
+    _train(params, results, network, variant, seed, again)
+
+
+@app.command()
+def run(
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds after which to stop, with everything saved.")] = None,
+) -> None:
+    """Work through the study's runs in order of worth, without a workflow engine; called again it goes on."""
+    from trained_binarization.datasets.prepare import prepare as prepare_dataset
+    from trained_binarization.training.loop import Interrupted
+    from trained_binarization.training.runs import train_run
+
+    deadline = None if time_limit is None else time.monotonic() + time_limit
+    study = load_study(params)
+    typer.echo(prepare_dataset(study, results))
+    runs = list(study.runs())
+    for number, one in enumerate(runs):
+        try:
+            if deadline is not None and time.monotonic() > deadline:
+                raise Interrupted(None)
+            record, trained = train_run(study, one, results, deadline=deadline)
+        except Interrupted as interruption:
+            left = len(runs) - number
+            typer.echo(f"{study.study}: stopped and saved; {left} of {len(runs)} runs left, {one} first; call again")
+            raise typer.Exit(128 + interruption.signal_number if interruption.signal_number else 0) from None
+        typer.echo(_outcome(one, record.last.accuracy, record.scored, trained))
+    typer.echo(f"{study.study}: all {len(runs)} runs done")
+
+
+@app.command()
+def aggregate(params: Params = PARAMS, results: Results = RESULTS, claims: Path = Path("claims.yaml")) -> None:
+    """Turn the study's records into tables, figures and verdicts."""
+    from trained_binarization.evidence.aggregate import aggregate as aggregate_study
+
+    typer.echo(aggregate_study(load_study(params), results, claims))
+
+
+@app.command()
+def report(
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+    claims: Path = Path("claims.yaml"),
+    replication: Annotated[bool, typer.Option("--replication", help="The report over all studies instead.")] = False,
+) -> None:
+    """Write the study's report, or with --replication the one over all studies and README's table."""
+    from trained_binarization.evidence.report import report_replication, report_study
+
+    typer.echo(report_replication(results, claims) if replication else report_study(load_study(params), results, claims))
+
+
+@app.command()
+def verify(results: Results = RESULTS, claims: Path = Path("claims.yaml")) -> None:
+    """Print every claim's verdict. Exit status 0: claims were reached; 1: one is contradicted; 3: nothing verified."""
+    from trained_binarization.evidence.verdicts import verify as verify_claims
+
+    lines, status = verify_claims(results, claims)
+    typer.echo("\n".join(lines))
+    raise typer.Exit(status)
+
+
+@app.command()
+def select(study: Annotated[str, typer.Argument(help="A name below studies/.")]) -> None:
+    """Make a study the selected one: copy studies/STUDY.yaml to params.yaml."""
+    source = Path("studies", f"{study}.yaml")
+    if not source.is_file():
+        names = ", ".join(sorted(path.stem for path in Path("studies").glob("*.yaml")))
+        raise UserError(f"studies/: found no '{study}'; allowed: {names or 'none here; run this in the repository'}")
+    load_study(source)
+    if PARAMS.exists() and not any(PARAMS.read_bytes() == path.read_bytes() for path in Path("studies").glob("*.yaml")):
+        raise UserError(f"{PARAMS}: found changes that no file below studies/ has; save them there first, or undo them")
+    shutil.copyfile(source, PARAMS)
+    typer.echo(f"{PARAMS}: {study} is selected")
+
+
+@app.command()
+def summary(params: Params = PARAMS, width: float | None = None) -> None:
+    """Print what each of the study's networks costs, layer by layer."""
+    from trained_binarization.networks import build
+    from trained_binarization.networks.summary import layer_costs
+    from trained_binarization.study import Architecture
+
+    study = load_study(params)
+    size = {"digits": 16, "cifar10": 32}[study.dataset.name]
+    for network in study.networks:
+        architecture = study.architecture[network] if width is None else Architecture(width=width)
+        rows = layer_costs(build(network, architecture, study.method, size, 10), size)
+        typer.echo(f"{network}, width {architecture.width:g}, {size}x{size} images, scaling factors apart")
+        columns = list(rows[0])
+        cells = [columns] + [[f"{v:,}" if isinstance(v, int) else v for v in row.values()] for row in rows]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+        for row in cells:
+            padded = (c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+            typer.echo("  ".join(padded).rstrip())
+
+
+def main() -> None:
+    """Run the command; what a user can mend ends in one line and status 2."""
+    try:
+        status = app(standalone_mode=False)
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        status = 2
+    except typer.Abort:
+        status = 130
+    except Exception as error:
+        # The command line's own faults; typer brings its own copy of click, whose classes have no public name.
+        if not hasattr(error, "format_message"):
+            raise
+        typer.echo(f"error: {' '.join(error.format_message().split())}", err=True)
+        status = 2
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

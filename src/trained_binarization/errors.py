@@ -1,0 +1,5 @@
+"""The one error that a user is meant to read."""
+
+
+class UserError(Exception):
+    """One line that names the file, the key, what was found and what is allowed; the command ends with status 2."""

@@ -1,0 +1,241 @@
+"""Records: what was trained, on what, by which code, with which result. Fingerprints, provenance, reading, writing.
+
+The files of a run lie in results/<study>/runs/<network>/<variant>/seed<k>/:
+record.json and history.csv (in git), weights.safetensors (not in git; its SHA-256 stands in the record).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trained_binarization.errors import UserError
+from trained_binarization.study import Run, Study
+
+Model = TypeVar("Model", bound=BaseModel)
+
+METHOD_VERSION = 1
+"""Rises when training changes its meaning; a faster way to the same numbers leaves it."""
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "safetensors", "pydantic", "trained-binarization")
+LOCK = "requirements.lock"
+
+
+class Evaluation(BaseModel):
+    """Loss (nats per image) and accuracy (percent) after an epoch, in float32 on every scored image."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    epoch: int
+    loss: float
+    accuracy: float
+
+
+class Parent(BaseModel):
+    """The run whose weights this run started from."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    run: str
+    fingerprint: str
+    weights_sha256: str
+
+
+class Record(BaseModel):
+    """One run's record. `last` is the result that counts; `best` is shown beside it and chosen by nobody."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    study: str
+    network: str
+    variant: str
+    seed: int
+    stand_in: str | None
+    fingerprint: str
+    method_version: int
+    settings: dict[str, Any]  # dataset, architecture, training, method, autocast: resolved
+    compute: dict[str, Any]
+    data_checksum: str
+    parent: Parent | None
+    scored: str  # "test" or "validation"
+    images_scored: int
+    images_trained_on: int
+    epochs: int
+    last: Evaluation
+    best: Evaluation
+    alphas_at_floor: int
+    weights_sha256: str
+    layers: list[dict[str, Any]]
+    wall_seconds: float
+    images_per_second: float
+    interruptions: int
+    commit: str
+    clean: bool | None  # src/ and the lock equal the commit's; None where that is not known
+    packages: dict[str, str]
+    python: str
+    device: str
+    driver: str | None
+    threads: int
+
+
+class Data(BaseModel):
+    """results/<study>/data.json: which images, by checksum."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    dataset: str
+    checksum: str
+    train_images: int
+    test_images: int
+    files: dict[str, str]  # name to MD5
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal settings give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def settings_of(study: Study, run: Run) -> dict[str, Any]:
+    """Every setting that says what the run trains (not where it lies, nor how fast it is computed)."""
+    method = study.variant(run.variant)
+    return {
+        "network": run.network,
+        "architecture": study.architecture[run.network].model_dump(),
+        "dataset": study.dataset.model_dump(exclude={"root", "download"}),
+        "training": study.training(run).model_dump(),
+        "method": method.model_dump() if method else None,
+        "autocast": study.compute.autocast,
+    }
+
+
+def fingerprint(study: Study, run: Run, data_checksum: str) -> str:
+    """SHA-256 over what is trained: settings, seed, data, the parent's fingerprint, the method's version."""
+    parent = study.parent(run)
+    what = {
+        "method_version": METHOD_VERSION,
+        "settings": settings_of(study, run),
+        "seed": run.seed,
+        "data": data_checksum,
+        "parent": fingerprint(study, parent, data_checksum) if parent else None,
+    }
+    return hashlib.sha256(canonical(what).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it becomes `path`, whole and on the disk, or does not appear at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}; nothing there was changed") from None
+    finally:
+        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _read(path: Path, model: type[Model], remedy: str) -> Model:
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"])) or "content"
+        raise UserError(f"{path}: {key}: found damaged or foreign content ({fault['msg']}); {remedy}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; {remedy}") from None
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record in a run's folder; None where there is none; UserError where it is damaged."""
+    path = folder / "record.json"
+    return _read(path, Record, "allowed: a whole record; delete the file to train anew") if path.exists() else None
+
+
+def data_path(results: Path, study: Study) -> Path:
+    """Where `prepare` writes what it found."""
+    return results / study.study / "data.json"
+
+
+def read_data(results: Path, study: Study) -> Data:
+    """What `prepare` wrote for the study."""
+    path = data_path(results, study)
+    if not path.exists():
+        raise UserError(f"{path}: no such file; make it with: trained-binarization prepare")
+    data = _read(path, Data, "make it anew with: trained-binarization prepare")
+    if data.dataset != study.dataset.name:
+        raise UserError(
+            f"{path}: dataset: found '{data.dataset}'; allowed: '{study.dataset.name}', the study's; "
+            "make it anew with: trained-binarization prepare"
+        )
+    return data
+
+
+def run_folder(results: Path, study: Study, run: Run) -> Path:
+    """The folder of a run's files."""
+    return results / study.study / run.folder
+
+
+def status(results: Path, study: Study, run: Run, data_checksum: str) -> tuple[str, Record | None]:
+    """('done', record), ('missing', None) or ('stale', the record of other settings, never to be aggregated)."""
+    folder = run_folder(results, study, run)
+    record = read_record(folder)
+    if record is None or not (folder / "history.csv").exists():
+        return "missing", None
+    fresh = record.fingerprint == fingerprint(study, run, data_checksum)
+    return ("done" if fresh else "stale"), record
+
+
+def _git(*arguments: str) -> str | None:
+    here = Path(__file__).resolve().parents[2]
+    try:
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def provenance() -> dict[str, Any]:
+    """Commit and cleanness of src/ and the lock, package versions, Python.
+
+    Where no .git travels along, the environment hands the first two in: SOURCE_COMMIT, SOURCE_CLEAN (1 or 0).
+    """
+    commit = _git("rev-parse", "HEAD")
+    clean: bool | None
+    if commit:
+        clean = _git("status", "--porcelain", "--", "src", LOCK) == ""
+    else:
+        commit = os.environ.get("SOURCE_COMMIT", "unknown")
+        clean = {"1": True, "0": False}.get(os.environ.get("SOURCE_CLEAN", ""))
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return {"commit": commit, "clean": clean, "packages": packages, "python": platform.python_version()}

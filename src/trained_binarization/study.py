@@ -1,0 +1,284 @@
+"""A study: one file that says everything about one replication, and the list of runs that it means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trained_binarization.errors import UserError
+
+FULL_PRECISION = "full_precision"
+METHOD = "method"
+
+NetworkName = Literal["vgg_small"]
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Estimator = Literal["identity", "clipped_ste", "clipped_ste_half", "polynomial", "long_tailed"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: an unknown key is an error, and no value is converted from another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Dataset(Settings):
+    """The images: which, where they lie, and how training batches are augmented."""
+
+    name: Literal["digits", "cifar10"]
+    root: str
+    download: bool
+    validation: Annotated[int, Field(ge=0)]  # last training images, held out for tuning; scored instead of the test set
+    padding: Annotated[int, Field(ge=0)]  # pixels
+    flip: bool
+
+
+class Architecture(Settings):
+    """The switches of one network's definition."""
+
+    width: Positive  # multiplies every hidden layer's channels
+
+
+class Training(Settings):
+    """One training: its length, optimizer and schedule. Learning rates are those at the schedule's top."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=2)]
+    optimizer: Literal["sgd", "adam"]
+    learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]  # SGD's (Nesterov); Adam's beta_1
+    weight_decay: NotNegative  # on everything but latent weights and scaling factors
+    schedule: Literal["cosine", "step", "one_cycle"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    evaluate_every: Annotated[int, Field(ge=1)]  # epochs; the last epoch is always evaluated
+
+
+class Finetuning(Training):
+    """Training of a binary network: what a full-precision network does not have."""
+
+    latent_weight_decay: NotNegative
+    alpha_learning_rate: Positive  # plain SGD on the scaling factors, same schedule
+
+
+class Method(Settings):
+    """The paper's method as reconstructed; every default is the reading that docs/method.md gives the source of."""
+
+    activation_values: Literal["zero_one", "plus_minus_one"] = "zero_one"
+    activation_estimator: Estimator = "long_tailed"
+    activation_window: Literal["absolute", "alpha"] = "absolute"
+    activation_scaling: Literal["trained", "none"] = "trained"
+    weight_estimator: Estimator = "long_tailed"
+    weight_scaling: Literal["trained", "analytic", "none"] = "trained"
+    weight_scaling_granularity: Literal["layer", "channel"] = "layer"
+    weight_scaling_l2: NotNegative = 1e-4  # lambda
+    latent_std: Positive | None = 0.5  # null: the latent weights are not rescaled
+    initial_alpha: Literal["data", "one"] = "data"
+    initialization: Literal["pretrained", "scratch"] = "pretrained"
+
+    @model_validator(mode="after")
+    def _window_needs_alpha(self) -> Self:
+        if self.activation_window == "alpha" and self.activation_scaling == "none":
+            raise ValueError("activation_window: found 'alpha' with activation_scaling 'none'; allowed: 'absolute'")
+        return self
+
+
+class Seed(Settings):
+    """The seeds of each stage. A child starts from the parent of its seed; differences are paired by seed."""
+
+    pretrain: Seeds
+    finetune: Seeds
+    ablate: Seeds
+
+
+class Compute(Settings):
+    """How it is computed: speed and precision, not what is trained (but for `autocast`)."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Annotated[int, Field(ge=1)]
+    autocast: Literal["bfloat16", "none"]
+    channels_last: bool
+    compile: bool
+    checkpoint_seconds: Positive
+
+
+class Run(Settings):
+    """One training of one network, one variant, one seed."""
+
+    network: NetworkName
+    variant: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files lie, below the study's results folder."""
+        return Path("runs", self.network, self.variant, f"seed{self.seed}")
+
+    @property
+    def command(self) -> str:
+        """The stage command that makes this run."""
+        stage = {FULL_PRECISION: "pretrain", METHOD: "finetune"}.get(self.variant, f"ablate --variant {self.variant}")
+        return f"trained-binarization {stage} --network {self.network} --seed {self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.network}/{self.variant}/seed{self.seed}"
+
+
+class Study(Settings):
+    """One replication in full: data set, networks, schedules, seeds, variants."""
+
+    study: Identifier
+    title: str
+    stand_in: str | None  # what it stands in with; null where it is the paper's own setting
+    dataset: Dataset
+    networks: Annotated[list[NetworkName], Field(min_length=1)]
+    architecture: dict[NetworkName, Architecture]
+    seeds: Seed
+    pretrain: Training
+    finetune: Finetuning
+    method: Method
+    ablations: list[Identifier]
+    variants: dict[Identifier, dict[str, Any]]
+    compute: Compute
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        def same(key: str, found: list[str], other: str, allowed: list[str]) -> None:
+            if sorted(found) != sorted(set(allowed)):
+                raise ValueError(f"{key}: found {sorted(found)}; allowed: exactly those of {other}, {sorted(allowed)}")
+
+        def within(key: str, found: list[int], other: str, allowed: list[int]) -> None:
+            if len(set(found)) < len(found) or not set(found) <= set(allowed):
+                raise ValueError(f"seeds.{key}: found {found}; allowed: distinct seeds of seeds.{other}, {allowed}")
+
+        same("architecture", list(self.architecture), "networks", list(self.networks))
+        same("variants", list(self.variants), "ablations", self.ablations)
+        within("pretrain", self.seeds.pretrain, "pretrain", self.seeds.pretrain)
+        within("finetune", self.seeds.finetune, "pretrain", self.seeds.pretrain)
+        within("ablate", self.seeds.ablate, "finetune", self.seeds.finetune)
+        for name in self.ablations:
+            if name in (FULL_PRECISION, METHOD):
+                raise ValueError(f"ablations: found '{name}'; allowed: any other name, this one is taken")
+            if self.variant(name) == self.method:
+                raise ValueError(f"variants.{name}: found the method's own settings; allowed: at least one difference")
+        return self
+
+    def variant(self, name: str) -> Method | None:
+        """The binarization of a variant: the method with the variant's changes; None for full precision."""
+        if name == FULL_PRECISION:
+            return None
+        if name == METHOD:
+            return self.method
+        if name not in self.variants:
+            raise UserError(f"variant: found '{name}'; allowed: {', '.join([FULL_PRECISION, METHOD, *self.ablations])}")
+        try:
+            return Method.model_validate(self.method.model_dump() | self.variants[name])
+        except ValidationError as error:
+            raise ValueError(f"variants.{name}.{describe(error)}") from None
+
+    def runs(self) -> Iterator[Run]:
+        """Every run of the study, in order of worth: the method's seeds with their parents first, then ablations."""
+        for network in self.networks:
+            for seed in self.seeds.pretrain:
+                yield Run(network=network, variant=FULL_PRECISION, seed=seed)
+            for seed in self.seeds.finetune:
+                yield Run(network=network, variant=METHOD, seed=seed)
+            for seed in self.seeds.ablate:
+                for variant in self.ablations:
+                    yield Run(network=network, variant=variant, seed=seed)
+
+    def parent(self, run: Run) -> Run | None:
+        """The full-precision run whose weights the run starts from; None where it starts from scratch."""
+        method = self.variant(run.variant)
+        if method is None or method.initialization == "scratch":
+            return None
+        return Run(network=run.network, variant=FULL_PRECISION, seed=run.seed)
+
+    def find(self, network: str, variant: str, seed: int) -> Run:
+        """The run of that name; UserError where the study has none."""
+        runs = list(self.runs())
+        for key, found, allowed in (
+            ("network", network, [run.network for run in runs]),
+            ("variant", variant, [run.variant for run in runs if run.network == network]),
+            ("seed", seed, [run.seed for run in runs if (run.network, run.variant) == (network, variant)]),
+        ):
+            if found not in allowed:
+                choices = ", ".join(map(str, dict.fromkeys(allowed)))
+                raise UserError(f"study {self.study}: {key}: found {found!r}; allowed: {choices}")
+        return Run(network=network, variant=variant, seed=seed)  # type: ignore[arg-type]  # just checked
+
+    def training(self, run: Run) -> Training:
+        """The schedule that the run follows."""
+        return self.pretrain if run.variant == FULL_PRECISION else self.finetune
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, but a key that stands twice is an error, not a silent last one wins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise UserError(f"{self.name}: line {key_node.start_mark.line + 1}: key '{key}' stands twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-4 as a string: numbers as YAML 1.2 and JSON write them are meant.
+_UniqueKeyLoader.yaml_implicit_resolvers = {
+    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def describe(error: ValidationError) -> str:
+    """The first fault of a validation as `key: found ...; allowed: ...`."""
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"] if part not in ("[key]",))
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{key}.{message}" if key else message
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: unknown key; allowed: only keys that the schema has (see params.yaml)"
+    if fault["type"] == "missing":
+        return f"{key}: missing; allowed: {message.lower()}"
+    return f"{key}: found {fault['input']!r}; allowed: {message[0].lower()}{message[1:]}"
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; UserError where it is missing or is no YAML."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            loader = _UniqueKeyLoader(file)
+            loader.name = str(path)
+            return loader.get_single_data()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; allowed: a study file such as params.yaml or studies/quick.yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise UserError(f"{path}: {line}not YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None
+
+
+def load_study(path: Path) -> Study:
+    """The study in a params file; UserError with one line for the first thing that is wrong in it."""
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: found {type(content).__name__}; allowed: a mapping with the keys of a study")
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {describe(error)}") from None

@@ -1,0 +1,36 @@
+"""The device, its settings and its name."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+from trained_binarization.errors import UserError
+from trained_binarization.study import Compute
+
+
+def set_up(compute: Compute) -> torch.device:
+    """Choose the device and fix what changes numbers: threads, and float32 that is float32 (no TF32)."""
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("compute.device: found 'cuda'; allowed: 'auto' or 'cpu', since no CUDA device is there")
+    torch.set_num_threads(compute.threads)
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    if compute.compile and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        # A cache of its own that outlasts the process: sixteen runs of one network compile once.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path.home() / ".cache" / "trained-binarization" / "inductor")
+    return torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def describe(device: torch.device) -> tuple[str, str | None]:
+    """(the processor's or GPU's name, the GPU's driver or CUDA version)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device), f"CUDA {torch.version.cuda}"
+    name = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    return name, None
