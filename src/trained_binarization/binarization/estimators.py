@@ -39,7 +39,7 @@ def long_tailed(x: Any) -> Any:
     Source: second-hand, from Dynamic Sparse Training (ICLR 2020), two of whose authors wrote the paper.
     """
     size = abs(x)
-    return (size <= 0.4) * (2 - 4 * size) + ((size > 0.4) & (size <= 1)) * 0.4
+    return (size <= 0.4) * (2 - 4 * size) + ((size > 0.4) & (size <= 1)) * (0 * size + 0.4)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class Trainer:
             logits = self.network(images)
         cross_entropy = F.cross_entropy(logits.float(), target, label_smoothing=self.training.label_smoothing)
         correct = (logits.argmax(1) == target).sum()
-        return cross_entropy + scaling_penalty(self.network), cross_entropy.detach(), correct
+        return cross_entropy + scaling_penalty(self.network), cross_entropy, correct
 
     def run(self, save: Callable[[], None], received: list[int], deadline: float | None = None) -> None:
         """Train to the end. `save` writes a checkpoint; `deadline` is on time.monotonic()'s clock."""
@@ -166,7 +166,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         keep_positive(self.factors)
-        return torch.stack([cross_entropy.double(), correct.double()])
+        return torch.stack([cross_entropy.detach().double(), correct.double()])
 
     def _end_epoch(self, sums: Tensor) -> None:
         loss, correct = sums.tolist()

@@ -27,7 +27,7 @@ def build_optimizers(network: nn.Module, training: Training) -> list[Optimizer]:
         else Adam(groups, lr=rate, betas=(momentum, 0.999), fused=True)
     ]
     if isinstance(training, Finetuning) and factors:
-        optimizers.append(SGD(factors, lr=training.alpha_learning_rate, momentum=0.0))
+        optimizers.append(SGD(factors, lr=training.alpha_learning_rate, momentum=0.0, fused=True))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["top_rate"] = group["lr"]

@@ -1,0 +1,1 @@
+"""From records to evidence: statistics, verdicts, tables, figures and reports. Imports no torch."""

@@ -1,0 +1,277 @@
+"""The stage `report`: one self-contained HTML file and its Markdown twin, for a study and for the whole replication."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from trained_binarization import records
+from trained_binarization.errors import UserError
+from trained_binarization.evidence import tables
+from trained_binarization.evidence.aggregate import study_tables
+from trained_binarization.evidence.claims import Claims, load_claims
+from trained_binarization.evidence.figures import BLUE, INK, MUTED, PAPER, RULE
+from trained_binarization.evidence.frames import done_records
+from trained_binarization.evidence.invariance import THEORY, prediction, what_was_found
+from trained_binarization.evidence.tables import Cell, Table
+from trained_binarization.evidence.verdicts import (
+    StudyVerdicts,
+    Verdict,
+    known_studies,
+    read_verdicts,
+    why_not_run,
+)
+from trained_binarization.study import Study
+
+HERE = Path(__file__).parent
+README = Path("README.md")
+BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+
+FIGURES = {
+    "method": "Above: the binarization of activations and weights. Below: each estimator of its derivative.",
+    "ablation": "Method minus ablation. Right of zero, what the ablation leaves out helps. Intervals carry Holm's "
+    "correction over all ablations; the band is the declared margin.",
+    "curves": "Accuracy by epoch: mean over seeds, bands from the lowest to the highest seed. Training accuracy is "
+    "measured on augmented batches while training. The vertical axis does not begin at zero.",
+    "alphas": "The method's learned scaling factors, one of each kind a layer: mean over seeds, bands from the lowest "
+    "to the highest seed.",
+    "size": "Accuracy against model size. Filled: this study's records, with 95 % intervals. Hollow, where there are "
+    "any: as printed in the published work, not re-run here.",
+}
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["chip"] = lambda verdict: tables.chip(verdict.outcome, verdict.says, verdict.delta)
+    environment.filters["cells"] = tables.verdict_cells
+    return environment
+
+
+def _render(template: str, **context: Any) -> str:
+    text = _environment().get_template(template).render(css=Markup((HERE / "report.css").read_text("utf-8")), **context)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def inline_svg(path: Path, label: str) -> Markup:
+    """A figure's SVG to stand inside a page: scalable, in the page's colours, its ids its own."""
+    svg = path.read_text(encoding="utf-8")
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    for colour, name in ((INK, "ink"), (BLUE, "blue"), (MUTED, "muted"), (RULE, "rule"), (PAPER, "paper")):
+        svg = svg.replace(colour, f"var(--{name})")
+    name = path.stem
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg).replace("url(#", f"url(#{name}-")
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{Markup.escape(label)}"', 1).strip())
+
+
+def _figures(folder: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, caption in FIGURES.items():
+        path = folder / "figures" / f"{name}.svg"
+        if path.exists():
+            found[name] = {"svg": inline_svg(path, caption), "caption": caption, "png": f"figures/{name}.png"}
+    return found
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _clean(clean: bool | None) -> str:
+    return {True: "clean", False: "with changes", None: "cleanness unknown"}[clean]
+
+
+def _runs_with_provenance(table: Table, study: Study, results: Path) -> Table:
+    """The runs table with where each run was made, and a link to its record."""
+    cells, anchors, seen = [], [], set()
+    for row, (run, _, record, reason) in zip(table.cells, done_records(study, results), strict=True):
+        group = tables.group(run.network, run.variant)[1:]
+        anchors.append([f"{group}-seed{run.seed}"] + ([] if group in seen else [group]))
+        seen.add(group)
+        if record is None:
+            cells.append([*row, *[Cell(tables.DASH, style="number")] * 2, Cell(tables.DASH), Cell(reason)])
+        else:
+            made = [
+                Cell(_duration(record.wall_seconds), style="number"),
+                Cell(f"{record.images_per_second:,.0f}", style="number"),
+                Cell(record.commit[:8], style="code"),
+                Cell("record", link=f"{run.folder.as_posix()}/record.json"),
+            ]
+            cells.append([*row, *made])
+    headings = [*table.headings, "Wall time", "Images/s", "Commit", "Record"]
+    return Table(table.name, table.caption, headings, table.rows, cells, anchors)
+
+
+def _provenance(study: Study, results: Path) -> list[tuple[str, list[str]]]:
+    """What the finished runs were made on and by, most frequent first; every entry with its number of runs."""
+    found = [record for _, _, record, _ in done_records(study, results) if record is not None]
+    if not found:
+        return []
+
+    def counted(values: list[str]) -> list[str]:
+        common = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+        return [value if len(common) == 1 else f"{value} ({n} runs)" for value, n in common]
+
+    speed = [record.images_per_second for record in found]
+    speeds = list(dict.fromkeys(f"{one:,.0f}" for one in (min(speed), max(speed))))
+    interruptions = sum(record.interruptions for record in found)
+    threads = [f"{r.device}{f', driver {r.driver}' if r.driver else ''}, threads: {r.threads}" for r in found]
+    packages = [", ".join(f"{name} {version}" for name, version in r.packages.items()) for r in found]
+    images = sorted({f"{record.images_scored:,} {record.scored} images" for record in found})
+    return [
+        ("Hardware", counted(threads)),
+        ("Wall time, all runs", [_duration(sum(record.wall_seconds for record in found))]),
+        ("Speed", [f"{' to '.join(speeds)} training images/s, evaluation included"]),
+        ("Scored", images),
+        ("Data", [f"{study.dataset.name}, checksum {found[0].data_checksum[:16]}"]),
+        ("Commit", counted([f"{record.commit[:12]}, {_clean(record.clean)}" for record in found])),
+        ("Python", counted([record.python for record in found])),
+        ("Packages", counted(packages)),
+        ("Interruptions", [f"{interruptions}, each resumed from a checkpoint" if interruptions else "none"]),
+    ]
+
+
+def _tally(verdicts: list[Verdict]) -> str:
+    """How many verdicts there are of each outcome, as words."""
+    counted = Counter(verdict.outcome for verdict in verdicts)
+    return ", ".join(f"{outcome.replace(' larger than delta', '')} ({n})" for outcome, n in counted.items())
+
+
+def report_study(study: Study, results: Path, claims_path: Path) -> str:
+    """Write results/<study>/report.html and report.md from the study's tables, figures, verdicts and records."""
+    claims = load_claims(claims_path)
+    folder = results / study.study
+    found = read_verdicts(folder / "verdicts.json")
+    if found is None:
+        raise UserError(f"{folder / 'verdicts.json'}: no such file; make it with: trained-binarization aggregate")
+    made = {table.name: table for table in study_tables(study, results, found, claims)}
+    made["runs"] = _runs_with_provenance(made["runs"], study, results)
+    context = {
+        "study": study,
+        "found": found,
+        "claims": claims,
+        "tables": made,
+        "figures": _figures(folder),
+        "prediction": prediction(study, claims),
+        "findings": what_was_found(study, found, claims),
+        "provenance": _provenance(study, results),
+        "tally": _tally(found.verdicts),
+        "paper_says": lambda verdict: tables.paper_says(claims.claims[verdict.claim], claims),
+    }
+    for kind in ("html", "md"):
+        records.write_text(folder / f"report.{kind}", _render(f"study.{kind}.jinja", **context))
+    return f"{folder / 'report.html'}: written, and report.md beside it"
+
+
+def _replication_rows(judged: dict[str, StudyVerdicts | None], claims: Claims) -> list[dict[str, Any]]:
+    """Each claim with the verdict of its own study (or why there is none) and those of stand-ins."""
+    rows = []
+    for name, claim in claims.claims.items():
+        own, stand_ins = None, []
+        for study, found in judged.items():
+            for verdict in (verdict for verdict in (found.verdicts if found else []) if verdict.claim == name):
+                if verdict.stand_in is None:
+                    own = verdict
+                elif verdict.outcome != "not run":
+                    stand_ins.append((study, verdict))
+        reason = command = None
+        if own is None or own.outcome == "not run":
+            reason, command = why_not_run(claim.study, own, judged)
+            own = None
+        rows.append(
+            {
+                "name": name,
+                "claim": claim,
+                "paper": tables.paper_says(claim, claims),
+                "own": own,
+                "reason": reason,
+                "command": command,
+                "stand_ins": stand_ins,
+            }
+        )
+    return rows
+
+
+def _replication_markdown(rows: list[dict[str, Any]], base: str) -> str:
+    """The claims table of report.md and README.md; `base` leads from that file to results/."""
+    lines = ["| Claim | Paper | Ours | Verdict | Stand-ins (never the paper's setting) |", "|---|--:|--:|---|---|"]
+
+    def shown(study: str, verdict: Verdict) -> tuple[str, str]:
+        ours, interval, _, outcome = tables.verdict_cells(verdict)
+        return f"[{ours.text}]({base}{study}/report.md{ours.link}) {interval.text}", outcome.text
+
+    for row in rows:
+        claim = row["claim"]
+        if row["own"]:
+            ours, outcome = shown(claim.study, row["own"])
+            outcome = f"**{outcome}**"
+        else:
+            ours, outcome = tables.DASH, f"not run: {row['reason']}"
+            outcome += f". Run it: `{row['command']}`" if row["command"] else ""
+        beside = ["{0}: {2}, {1}".format(study, *shown(study, verdict)) for study, verdict in row["stand_ins"]]
+        lines.append(f"| {claim.sentence} | {row['paper']} | {ours} | {outcome} | {'; '.join(beside) or tables.DASH} |")
+    return "\n".join(lines) + "\n"
+
+
+def _replace_in_readme(table: str) -> str:
+    if not README.exists():
+        return ""
+    text = README.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        return ""
+    before, _, rest = text.partition(BEGIN)
+    new = f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
+    if new != text:
+        records.write_text(README, new)
+    return f"; claims in {README}"
+
+
+def report_replication(results: Path, claims_path: Path) -> str:
+    """Write results/report.html and report.md, over all studies, and the claims table between README.md's markers."""
+    claims = load_claims(claims_path)
+    studies = {study.study: study for study in known_studies()}
+    judged = {name: read_verdicts(results / name / "verdicts.json") for name in studies}
+    rows = _replication_rows(judged, claims)
+    # The figure of the study nearest to the paper: its own, then stand-ins on its data, then any.
+    datasets = {claim.dataset for claim in claims.claims.values()}
+    nearest = sorted(
+        studies.values(), key=lambda study: (study.stand_in is not None, study.dataset.name not in datasets)
+    )
+    figure = next(
+        (s.study for s in nearest if judged[s.study] and (results / s.study / "figures" / "size.svg").exists()), None
+    )
+    findings = [
+        (name, studies[name], what_was_found(studies[name], found, claims)) for name, found in judged.items() if found
+    ]
+    context = {
+        "claims": claims,
+        "rows": rows,
+        "tally": _tally([row["own"] for row in rows if row["own"]]),
+        "table": _replication_markdown(rows, ""),
+        "studies": [(study, judged[name]) for name, study in studies.items()],
+        "figure_study": studies[figure] if figure else None,
+        "size_figure": _figures(results / figure)["size"] if figure else None,
+        "theory": THEORY,
+        "findings": [(name, study, found) for name, study, found in findings if found],
+        "deviations": tables.deviations_table(claims),
+    }
+    for kind in ("html", "md"):
+        records.write_text(results / f"report.{kind}", _render(f"replication.{kind}.jinja", **context))
+    return f"{results / 'report.html'}: written, and report.md beside it" + _replace_in_readme(
+        _replication_markdown(rows, f"{results.name}/")
+    )

@@ -1,0 +1,346 @@
+"""Tables: rows of raw values with headings, written as CSV and Markdown and shown in reports."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from trained_binarization.evidence.claims import AccuracyClaim, Claims, HelpsClaim, SurpassesClaim
+from trained_binarization.evidence.verdicts import Comparison, StudyVerdicts, Verdict
+from trained_binarization.study import FULL_PRECISION, METHOD
+
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a reader sees: text, what it rests on (an anchor in the study's report, or a file), and how to set it."""
+
+    text: str
+    link: str = ""
+    style: str = ""  # "number", "chip reached" and the like, "code"
+
+
+@dataclass(frozen=True)
+class Table:
+    """`rows` are raw values (the CSV); `cells` what a reader sees under `headings`."""
+
+    name: str
+    caption: str
+    headings: list[str]
+    rows: list[dict[str, Any]]
+    cells: list[list[Cell]]
+    anchors: list[list[str]] = field(default_factory=list)  # of each row, where others link to it
+
+    def csv(self) -> str:
+        """Raw values: floats with 4 decimals, nothing where there is no value."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        if self.rows:
+            writer.writerow(self.rows[0])
+        for row in self.rows:
+            writer.writerow([_raw(value) for value in row.values()])
+        return out.getvalue()
+
+    def markdown(self, base: str | None = None) -> str:
+        """A Markdown table; with `base` cells link: to anchors of that file ("" for the same), to files as they are."""
+
+        def show(cell: Cell) -> str:
+            text = cell.text.replace("|", "\\|")
+            text = f"`{text}`" if cell.style == "code" and text else text
+            return (
+                f"[{text}]({base if cell.link[0] == '#' else ''}{cell.link})"
+                if base is not None and cell.link
+                else text
+            )
+
+        numeric = [bool(self.cells) and self.cells[0][i].style == "number" for i in range(len(self.headings))]
+        lines = ["| " + " | ".join(self.headings) + " |", "|" + "|".join("--:" if n else "---" for n in numeric) + "|"]
+        for i, row in enumerate(self.cells):
+            marks = self.anchors[i] if base is not None and self.anchors else []
+            shown = [show(cell) for cell in row]
+            shown[0] = "".join(f'<a id="{mark}"></a>' for mark in marks) + shown[0]
+            lines.append("| " + " | ".join(shown) + " |")
+        return "\n".join(lines) + "\n"
+
+
+def _raw(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def number(value: float | None, *, sign: bool = False, digits: int = 2, link: str = "") -> Cell:
+    """A number with so many decimals, or a dash; a signed one with a true minus."""
+    if value is None:
+        return Cell(DASH, style="number")
+    text = f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}"  # + 0.0: no minus before a zero
+    return Cell(text.replace("-", "−"), link, "number")
+
+
+def interval(low: float | None, high: float | None, *, sign: bool = False) -> Cell:
+    """[low, high], or a dash."""
+    if low is None or high is None:
+        return Cell(DASH, style="number")
+    return Cell(f"[{number(low, sign=sign).text}, {number(high, sign=sign).text}]", style="number")
+
+
+def count(value: int | None) -> Cell:
+    """A whole number with thousands separated."""
+    return Cell(DASH if value is None else f"{value:,}", style="number")
+
+
+def chip(outcome: str, says: str, delta: float | None = None) -> Cell:
+    """An outcome in words, with the colour of what it says about the claim."""
+    kind = "missing" if outcome in ("not run", "not comparable") else says
+    text = outcome.replace("larger than delta", f"larger than {delta:g}") if delta else outcome
+    return Cell(text, style=f"chip {kind}")
+
+
+def _table(
+    name: str,
+    caption: str,
+    headings: Sequence[str],
+    rows: list[Any],
+    raw: Callable[[Any], dict[str, Any]],
+    cells: Callable[[Any], list[Cell]],
+) -> Table:
+    return Table(name, caption, list(headings), [raw(row) for row in rows], [cells(row) for row in rows])
+
+
+def group(network: str, variant: str) -> str:
+    """The link to a network's and variant's runs in the runs table."""
+    return f"#{network}-{variant}"
+
+
+def paper_says(claim: AccuracyClaim | HelpsClaim | SurpassesClaim, claims: Claims) -> str:
+    """The claim's reference in a few characters."""
+    if isinstance(claim, AccuracyClaim):
+        return f"{claim.value:g} %"
+    if isinstance(claim, HelpsClaim):
+        return "> 0"
+    return f"> {max(row.top1 for row in claims.previous(claim.network, claim.dataset)):g} %"
+
+
+def verdict_cells(verdict: Verdict) -> list[Cell]:
+    """Ours, interval, seeds and outcome of a verdict."""
+    sign = verdict.kind == "helps"
+    link = group(verdict.network, verdict.ablation or METHOD)
+    return [
+        number(verdict.ours, sign=sign, link=link),
+        interval(verdict.low, verdict.high, sign=sign),
+        Cell(str(len(verdict.seeds)), style="number"),
+        chip(verdict.outcome, verdict.says, verdict.delta),
+    ]
+
+
+def claims_table(found: StudyVerdicts, claims: Claims) -> Table:
+    """The paper's claims about the study's networks against the study's own numbers."""
+
+    def raw(row: Verdict) -> dict[str, Any]:
+        claim = claims.claims[row.claim]
+        return {"claim": row.claim, "sentence": claim.sentence, "metric": claim.metric, "where": claim.where} | {
+            "stand_in": row.stand_in or "",
+            **row.model_dump(include={"reference", "delta", "ours", "low", "high", "seeds", "outcome", "reason"}),
+        }
+
+    def cells(row: Verdict) -> list[Cell]:
+        claim = claims.claims[row.claim]
+        label = " (stand-in)" if row.stand_in else ""
+        *ours, outcome = verdict_cells(row)
+        said = Cell(paper_says(claim, claims), style="number")
+        return [Cell(claim.sentence), said, *ours, Cell(outcome.text + label, style=outcome.style), Cell(row.reason)]
+
+    caption = "The paper's claims against this study. Accuracies in percent, differences in percentage points."
+    if found.stand_in:
+        caption += " This study is a stand-in: its verdicts are its own and say nothing about the paper's numbers."
+    headings = ["Claim", "Paper", "Ours", "95 % interval", "Seeds", "Verdict", "Remark"]
+    return _table("claims", caption, headings, found.verdicts, raw, cells)
+
+
+def ablation_table(found: StudyVerdicts, claims: Claims) -> Table:
+    """The method against each ablation, paired by seed."""
+
+    def cells(row: Comparison) -> list[Cell]:
+        return [
+            Cell(claims.title(row.network)),
+            Cell(row.ablation, group(row.network, row.ablation), "code"),
+            number(row.method, link=group(row.network, METHOD)),
+            number(row.ablated, link=group(row.network, row.ablation)),
+            number(row.difference, sign=True, link=group(row.network, row.ablation)),
+            interval(row.low, row.high, sign=True),
+            Cell(DASH if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}", style="number"),
+            Cell(str(len(row.seeds)), style="number"),
+            chip(row.outcome, {"helps": "reached", "hurts": "contradicted"}.get(row.outcome, "open"), row.delta),
+            Cell(row.changes),
+        ]
+
+    caption = (
+        "The method against each ablation, paired by seed: accuracies in percent, differences in percentage points. "
+        "Intervals and p values carry Holm's correction over all ablations of the study. "
+        "The verdict speaks of what the ablation leaves out."
+    )
+    headings = [
+        "Network",
+        "Ablation",
+        "Method",
+        "Ablated",
+        "Difference",
+        "Interval",
+        "p",
+        "Seeds",
+        "Verdict",
+        "Changes",
+    ]
+    return _table("ablation", caption, headings, found.comparisons, lambda row: row.model_dump(), cells)
+
+
+def published_table(found: StudyVerdicts, claims: Claims) -> Table:
+    """Published numbers on the study's networks, our own beside them."""
+    rows: list[dict[str, Any]] = []
+    for network in found.networks:
+        for ours in (
+            row for row in found.accuracies if row.network == network and row.variant in (FULL_PRECISION, METHOD)
+        ):
+            label = f"this study, {ours.variant.replace('_', ' ')}" + (" (stand-in)" if found.stand_in else "")
+            rows.append(
+                {
+                    "network": network,
+                    "dataset": found.dataset,
+                    "name": label,
+                    "year": None,
+                    "bits": "32/32" if ours.variant == FULL_PRECISION else "1/1",
+                    "structure": "plain",
+                    "top1": ours.mean,
+                    "low": ours.low,
+                    "high": ours.high,
+                    "source": "records of this study",
+                    "note": found.stand_in or "",
+                    "link": group(network, ours.variant),
+                }
+            )
+        for row in (row for row in claims.published if row.network == network):
+            own = row.model_dump(exclude={"top5", "previous"})
+            note = "; ".join(filter(None, [row.note, f"top-5 {row.top5:g} %" if row.top5 else None]))
+            previous = "previous work of the claim" if row.previous else ""
+            own |= {"low": None, "high": None, "source": claims.sources[row.source], "link": ""}
+            rows.append(own | {"note": "; ".join(filter(None, [previous, note]))})
+
+    def cells(row: dict[str, Any]) -> list[Cell]:
+        year = row["year"]
+        printed = len(f"{row['top1']:g}".partition(".")[2])  # decimals as printed there
+        digits = 2 if row["link"] else max(1, printed)
+        return [
+            Cell(claims.title(row["network"])),
+            Cell(row["dataset"]),
+            Cell(row["name"] + (f" ({year})" if year else "")),
+            Cell(row["bits"], style="number"),
+            Cell(row["structure"]),
+            number(row["top1"], digits=digits, link=row["link"]),
+            interval(row["low"], row["high"]),
+            Cell(row["note"]),
+            Cell(row["source"]),
+        ]
+
+    caption = (
+        "Published accuracies (top-1, percent), as printed there; not re-run here. "
+        "Ours stand beside them with 95 % intervals. Bits: of weights / of activations."
+    )
+    headings = ["Network", "Data", "Work", "Bits", "Structure", "Top-1", "Interval", "Remark", "Source"]
+    return _table(
+        "published", caption, headings, rows, lambda row: {k: v for k, v in row.items() if k != "link"}, cells
+    )
+
+
+def layers_table(layers: dict[str, list[dict[str, Any]]], claims: Claims) -> Table:
+    """What each network costs, layer by layer; `layers` as in the records, by network."""
+    rows = [{"network": network} | row for network, found in layers.items() for row in found]
+
+    def cells(row: dict[str, Any]) -> list[Cell]:
+        names = [
+            Cell(claims.title(row["network"])),
+            Cell(row["layer"]),
+            Cell(row["type"]),
+            Cell(row["output_shape"].replace("x", " × ")),
+        ]
+        return names + [count(row[key]) for key in list(row)[4:]]
+
+    caption = (
+        "Layers of the binary network: parameters, multiply-accumulates (MACs) for one image, and bytes with every "
+        "parameter in 32 bits and with binary weights in one. Scaling factors are not counted."
+    )
+    headings = [
+        "Network",
+        "Layer",
+        "Type",
+        "Output",
+        "Parameters",
+        "… binary",
+        "MACs",
+        "… binary",
+        "Bytes, float",
+        "Bytes, one bit",
+    ]
+    return _table("layers", caption, headings, rows, dict, cells)
+
+
+def deviations_table(claims: Claims) -> Table:
+    """Where this replication cannot follow the paper, or chooses for it."""
+    rows = [row.model_dump() for row in claims.deviations]
+    caption = "Where this replication cannot follow the paper, or chooses for it, and why."
+    return _table(
+        "deviations",
+        caption,
+        ["What", "Paper", "Here", "Reason"],
+        rows,
+        dict,
+        lambda row: [Cell(v) for v in row.values()],
+    )
+
+
+def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
+    """Every run of the study, done or not."""
+    rows = frame.drop(columns=["reason", "command"]).astype(object).where(frame.notna(), None).to_dict("records")
+    for row in rows:
+        for key in ("best_epoch", "epochs", "images_scored"):
+            row[key] = None if row[key] is None else int(row[key])
+
+    def cells(row: dict[str, Any]) -> list[Cell]:
+        done = row["status"] == "done"
+        return [
+            Cell(claims.title(row["network"])),
+            Cell(row["variant"], style="code"),
+            Cell(str(row["seed"]), style="number"),
+            number(row["accuracy"]),
+            number(row["best"]),
+            count(row["best_epoch"]),
+            count(row["epochs"]),
+            Cell(f"{row['images_scored']:,} {row['scored']}" if done else DASH),
+            Cell(row["fingerprint"][:8] if done else DASH, style="code"),
+            Cell(row["weights_sha256"][:8] if done else DASH, style="code"),
+            Cell(row["status"], style="" if done else "chip missing"),
+        ]
+
+    caption = (
+        "Every run. The last epoch's accuracy (percent) is the one that counts; the best epoch's is shown beside it "
+        "and chosen by nobody. Fingerprint: what was trained. Weights: SHA-256."
+    )
+    headings = [
+        "Network",
+        "Variant",
+        "Seed",
+        "Last",
+        "Best",
+        "at epoch",
+        "Epochs",
+        "Scored",
+        "Fingerprint",
+        "Weights",
+        "Status",
+    ]
+    return _table("runs", caption, headings, rows, lambda row: {str(k): v for k, v in row.items()}, cells)
