@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from trained_binarization.evidence.verdicts import (
     read_verdicts,
     why_not_run,
 )
-from trained_binarization.study import Study
+from trained_binarization.study import Run, Study
 
 HERE = Path(__file__).parent
 README = Path("README.md")
@@ -97,24 +98,29 @@ def _clean(clean: bool | None) -> str:
 
 
 def _runs_with_provenance(table: Table, study: Study, results: Path) -> Table:
-    """The runs table with where each run was made, and a link to its record."""
+    """The runs table with where each run was made; the accuracies link to its record and its history."""
+    found = {(run.network, run.variant, run.seed): record for run, _, record, _ in done_records(study, results)}
+    columns = {heading: i for i, heading in enumerate(table.headings)}
     cells, anchors, seen = [], [], set()
-    for row, (run, _, record, reason) in zip(table.cells, done_records(study, results), strict=True):
+    for raw, row in zip(table.rows, table.cells, strict=True):
+        run = Run(network=raw["network"], variant=raw["variant"], seed=int(raw["seed"]))
+        record = found[run.network, run.variant, run.seed]
         group = tables.group(run.network, run.variant)[1:]
         anchors.append([f"{group}-seed{run.seed}"] + ([] if group in seen else [group]))
         seen.add(group)
-        if record is None:
-            cells.append([*row, *[Cell(tables.DASH, style="number")] * 2, Cell(tables.DASH), Cell(reason)])
-        else:
+        made = [Cell(tables.DASH, style="number")] * 2 + [Cell(tables.DASH)]
+        if record is not None:
+            row = list(row)
+            for heading, name in (("Last", "record.json"), ("Best", "history.csv")):
+                row[columns[heading]] = replace(row[columns[heading]], link=f"{run.folder.as_posix()}/{name}")
             made = [
                 Cell(_duration(record.wall_seconds), style="number"),
                 Cell(f"{record.images_per_second:,.0f}", style="number"),
                 Cell(record.commit[:8], style="code"),
-                Cell("record", link=f"{run.folder.as_posix()}/record.json"),
             ]
-            cells.append([*row, *made])
-    headings = [*table.headings, "Wall time", "Images/s", "Commit", "Record"]
-    return Table(table.name, table.caption, headings, table.rows, cells, anchors)
+        cells.append([*row, *made])
+    caption = f"{table.caption} Last links to the run's record, best to its history."
+    return Table(table.name, caption, [*table.headings, "Wall time", "Images/s", "Commit"], table.rows, cells, anchors)
 
 
 def _provenance(study: Study, results: Path) -> list[tuple[str, list[str]]]:

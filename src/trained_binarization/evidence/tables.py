@@ -306,6 +306,8 @@ def deviations_table(claims: Claims) -> Table:
 def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
     """Every run of the study, done or not."""
     rows = frame.drop(columns=["reason", "command"]).astype(object).where(frame.notna(), None).to_dict("records")
+    order = list(dict.fromkeys((row["network"], row["variant"]) for row in rows))
+    rows.sort(key=lambda row: order.index((row["network"], row["variant"])))  # a variant's seeds side by side
     for row in rows:
         for key in ("best_epoch", "epochs", "images_scored"):
             row[key] = None if row[key] is None else int(row[key])

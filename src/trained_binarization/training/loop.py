@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from trained_binarization.binarization.layers import ALPHA_FLOOR, alphas, binary_layers, keep_positive, scaling_penalty
 from trained_binarization.datasets.augment import Augmentation, normalise
 from trained_binarization.study import Compute, Training
+from trained_binarization.training.graph import GraphedUpdate
 from trained_binarization.training.optimizers import build_optimizers, restore_state, set_rate, state_tensors
 from trained_binarization.training.progress import Progress
 from trained_binarization.training.schedules import factor
@@ -114,8 +115,15 @@ class Trainer:
         self.state = State()
         self.signs: dict[str, Tensor] = {}
         layer_statistics(network, self.signs)
-        # dynamic=False: every batch has one shape. Evaluation stays eager, in float32.
-        self.objective = torch.compile(self._objective, dynamic=False) if compute.compile else self._objective
+        self.objective: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] = self._objective
+        if compute.compile:
+            # Forget the networks before this one, or the ninth of a process would silently run eagerly.
+            torch.compiler.reset()
+            # dynamic=False: every batch has one shape. Evaluation stays eager, in float32.
+            self.objective = torch.compile(self._objective, dynamic=False)
+        self.update: Callable[[Tensor], Tensor] = self._update
+        if self.device.type == "cuda":
+            self.update = GraphedUpdate(self._update)
 
     def _objective(self, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(loss to minimise, cross-entropy, number correct) of the batch that the choices name."""
@@ -156,10 +164,14 @@ class Trainer:
                 saved = time.monotonic()
 
     def _step(self, choices: Tensor, batch: int) -> Tensor:
+        """One step; returns the batch's sums, float64 (2,): cross-entropy and number correct."""
         size, training = self.training.batch_size, self.training
         done = (self.state.epoch * self.batches + batch) / (training.epochs * self.batches)
         set_rate(self.optimizers, factor(training.schedule, done))
-        loss, cross_entropy, correct = self.objective(choices[:, batch * size : (batch + 1) * size].contiguous())
+        return self.update(choices[:, batch * size : (batch + 1) * size].contiguous())
+
+    def _update(self, choices: Tensor) -> Tensor:
+        loss, cross_entropy, correct = self.objective(choices)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -175,7 +187,7 @@ class Trainer:
         state.images += self.batches * training.batch_size
         row: dict[str, Any] = {
             "epoch": state.epoch,
-            "learning_rate": self.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": float(self.optimizers[0].param_groups[0]["lr"]),
             "train_loss": loss / self.batches,
             "train_accuracy": 100 * correct / (self.batches * training.batch_size),
             "evaluation_loss": None,

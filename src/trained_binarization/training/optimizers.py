@@ -28,9 +28,13 @@ def build_optimizers(network: nn.Module, training: Training) -> list[Optimizer]:
     ]
     if isinstance(training, Finetuning) and factors:
         optimizers.append(SGD(factors, lr=training.alpha_learning_rate, momentum=0.0, fused=True))
+    cuda = rest[0].is_cuda
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["top_rate"] = group["lr"]
+            if cuda:  # a CUDA graph reads the rate, and Adam's step count, where they lie on the device
+                group["lr"] = torch.tensor(group["lr"], device=rest[0].device)
+                group["capturable"] = True
     return optimizers
 
 
@@ -38,7 +42,11 @@ def set_rate(optimizers: list[Optimizer], factor: float) -> None:
     """Set every group's learning rate to its top rate times the schedule's factor."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["top_rate"] * factor
+            rate = group["top_rate"] * factor
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
 
 def state_tensors(optimizers: list[Optimizer]) -> dict[str, torch.Tensor]:
