@@ -1,6 +1,5 @@
 """The command line: one command a stage, and the few that a person wants."""
 
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from trained_binarization.errors import UserError
+from trained_binarization.records import finished, write_text
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, load_study
 
 # Stages import what they need when they are called: `verify` and `report` need no torch, training no plotting.
@@ -25,11 +25,16 @@ PARAMS, RESULTS = Path("params.yaml"), Path("results")
 
 
 def _train(params: Path, results: Path, network: str, variant: str, seed: int, again: bool) -> None:
+    study = load_study(params)
+    run = study.find(network, variant, seed)
+    record = None if again else finished(results, study, run)
+    if record:
+        typer.echo(_outcome(run, record.last.accuracy, record.scored, trained=False))
+        return
+
     from trained_binarization.training.loop import Interrupted
     from trained_binarization.training.runs import train_run
 
-    study = load_study(params)
-    run = study.find(network, variant, seed)
     try:
         record, trained = train_run(study, run, results, again=again)
     except Interrupted as interruption:
@@ -84,7 +89,9 @@ def ablate(
 def run(
     params: Params = PARAMS,
     results: Results = RESULTS,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds after which to stop, with everything saved.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds after which to stop, with everything saved.")
+    ] = None,
 ) -> None:
     """Work through the study's runs in order of worth, without a workflow engine; called again it goes on."""
     from trained_binarization.datasets.prepare import prepare as prepare_dataset
@@ -126,7 +133,9 @@ def report(
     """Write the study's report, or with --replication the one over all studies and README's table."""
     from trained_binarization.evidence.report import report_replication, report_study
 
-    typer.echo(report_replication(results, claims) if replication else report_study(load_study(params), results, claims))
+    typer.echo(
+        report_replication(results, claims) if replication else report_study(load_study(params), results, claims)
+    )
 
 
 @app.command()
@@ -149,7 +158,7 @@ def select(study: Annotated[str, typer.Argument(help="A name below studies/.")])
     load_study(source)
     if PARAMS.exists() and not any(PARAMS.read_bytes() == path.read_bytes() for path in Path("studies").glob("*.yaml")):
         raise UserError(f"{PARAMS}: found changes that no file below studies/ has; save them there first, or undo them")
-    shutil.copyfile(source, PARAMS)
+    write_text(PARAMS, source.read_text(encoding="utf-8"))
     typer.echo(f"{PARAMS}: {study} is selected")
 
 
@@ -187,7 +196,8 @@ def main() -> None:
         # The command line's own faults; typer brings its own copy of click, whose classes have no public name.
         if not hasattr(error, "format_message"):
             raise
-        typer.echo(f"error: {' '.join(error.format_message().split())}", err=True)
+        if message := " ".join(error.format_message().split()):  # none where the help was shown instead
+            typer.echo(f"error: {message}", err=True)
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
 

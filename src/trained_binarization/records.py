@@ -211,6 +211,27 @@ def status(results: Path, study: Study, run: Run, data_checksum: str) -> tuple[s
     return ("done" if fresh else "stale"), record
 
 
+def finished(results: Path, study: Study, run: Run) -> Record | None:
+    """The record of a run that needs no training, its files' times refreshed; None where it has to be trained.
+
+    A parent that was trained anew since, to other weights, is told: the record stands for what it names.
+    """
+    data_checksum = read_data(results, study).checksum
+    state, record = status(results, study, run, data_checksum)
+    if state != "done" or record is None:
+        return None
+    parent = study.parent(run)
+    of_parent = read_record(run_folder(results, study, parent)) if parent else None
+    if record.parent and of_parent and of_parent.weights_sha256 != record.parent.weights_sha256:
+        print(
+            f"{run}: started from {record.parent.weights_sha256[:12]}, weights that {parent} no longer has "
+            f"({of_parent.weights_sha256[:12]}); to start from these: {run.command} --again"
+        )
+    for name in ("record.json", "history.csv"):
+        (run_folder(results, study, run) / name).touch()  # for engines that go by time; the content is left alone
+    return record
+
+
 def _git(*arguments: str) -> str | None:
     here = Path(__file__).resolve().parents[2]
     try:

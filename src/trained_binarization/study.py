@@ -17,7 +17,7 @@ METHOD = "method"
 
 NetworkName = Literal["vgg_small"]
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Estimator = Literal["identity", "clipped_ste", "clipped_ste_half", "polynomial", "long_tailed"]
@@ -26,7 +26,7 @@ Estimator = Literal["identity", "clipped_ste", "clipped_ste_half", "polynomial",
 class Settings(BaseModel):
     """Base of all settings: an unknown key is an error, and no value is converted from another type."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Dataset(Settings):
@@ -150,7 +150,9 @@ class Study(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         def same(key: str, found: list[str], other: str, allowed: list[str]) -> None:
-            if sorted(found) != sorted(set(allowed)):
+            if len(set(allowed)) < len(allowed):
+                raise ValueError(f"{other}: found {allowed}; allowed: each name once")
+            if sorted(found) != sorted(allowed):
                 raise ValueError(f"{key}: found {sorted(found)}; allowed: exactly those of {other}, {sorted(allowed)}")
 
         def within(key: str, found: list[int], other: str, allowed: list[int]) -> None:
@@ -225,6 +227,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=deep)
+            if not isinstance(key, str | int | float | bool | None):
+                raise UserError(
+                    f"{self.name}: line {key_node.start_mark.line + 1}: found {key!r} as a key; allowed: text"
+                )
             if key in seen:
                 raise UserError(f"{self.name}: line {key_node.start_mark.line + 1}: key '{key}' stands twice")
             seen.add(key)
@@ -264,9 +270,13 @@ def read_yaml(path: Path) -> Any:
             loader.name = str(path)
             return loader.get_single_data()
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; allowed: a study file such as params.yaml or studies/quick.yaml") from None
+        raise UserError(
+            f"{path}: no such file; allowed: a study file such as params.yaml or studies/quick.yaml"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:  # an impossible date, a hundred nested lists
+        raise UserError(f"{path}: not YAML that can be read: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""

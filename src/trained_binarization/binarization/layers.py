@@ -10,7 +10,7 @@ Stated by the paper's abstract: one bit for both, trainable factors for both, L2
 reading; every other choice is a switch of `study.Method`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import pi, sqrt
 
 import torch
@@ -48,7 +48,7 @@ class BinaryActivation(nn.Module):
         self.alpha = nn.Parameter(torch.tensor(start)) if trained else None
 
     def bits(self, x: Tensor, padding: int = 0) -> Tensor:
-        """The unscaled activation; with padding, its last two dimensions are padded with the lower of the two values."""
+        """The unscaled activation; with padding, its last two dimensions are padded with the lower of the values."""
         if self.alpha is not None and self.in_units_of_alpha:
             x = x / self.alpha.to(x.dtype)
         bits = self.bit(x, self.estimator)
@@ -184,7 +184,7 @@ def scaling_penalty(network: nn.Module) -> Tensor | float:
 
 
 @torch.no_grad()
-def keep_positive(factors: list[nn.Parameter]) -> None:
+def keep_positive(factors: Sequence[Tensor]) -> None:
     """Project the scaling factors to alpha >= 1e-4, after each step. Source: our reading."""
     if factors:
-        torch._foreach_clamp_min_(factors, ALPHA_FLOOR)
+        torch._foreach_clamp_min_(list(factors), ALPHA_FLOOR)

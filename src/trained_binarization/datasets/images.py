@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from trained_binarization.errors import UserError
+
 
 @dataclass(frozen=True)
 class Images:
@@ -28,6 +30,11 @@ class Images:
 
         With validation > 0 the last that many training images are held out and scored, and the test set is not used.
         """
+        if validation >= len(self.train_labels):
+            raise UserError(
+                f"dataset.validation: found {validation}; allowed: 0 to {len(self.train_labels) - 1}, "
+                "fewer than the training images"
+            )
         if not validation:
             return (self.train_images, self.train_labels), (self.test_images, self.test_labels)
         kept = len(self.train_labels) - validation

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from trained_binarization.datasets import open_dataset
+from trained_binarization.errors import UserError
 from trained_binarization.records import Data, data_path, read_data, write_json
 from trained_binarization.study import Study
 
@@ -16,6 +17,13 @@ def known_checksum(name: str) -> str:
     return CHECKSUM
 
 
+def _names_the_right_bytes(study: Study, results: Path) -> bool:
+    try:
+        return read_data(results, study).checksum == known_checksum(study.dataset.name)
+    except UserError:
+        return False  # not there, damaged, or of another data set: all of it can be written anew
+
+
 def prepare(study: Study, results: Path) -> str:
     """Write results/<study>/data.json; returns a line that says what was done.
 
@@ -23,10 +31,11 @@ def prepare(study: Study, results: Path) -> str:
     images, and whoever trains verifies them again before use.
     """
     path = data_path(results, study)
-    if path.exists() and read_data(results, study).checksum == known_checksum(study.dataset.name):
+    if _names_the_right_bytes(study, results):
         path.touch()
         return f"{path}: already there; the images are verified again by whatever trains on them"
     images = open_dataset(study.dataset)
+    images.split(study.dataset.validation)
     data = Data(
         dataset=images.name,
         checksum=images.checksum,

@@ -137,6 +137,7 @@ def curves(history: pd.DataFrame, claims: Claims) -> Figure | None:
         axes.set_title(f"{claims.title(network)}: {title}" if several else title, fontsize=10.5)
         axes.set(xlabel="epoch", ylabel="accuracy, %")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     # The first epochs, far below the rest, would press the curves together.
     bottom = float(np.floor(history["train_accuracy"].quantile(0.1) / 10) * 10)
     panels[0].set_ylim(max(0.0, min(bottom, 90.0)), 100.5)

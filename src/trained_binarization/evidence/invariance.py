@@ -10,7 +10,9 @@ from trained_binarization.study import Study
 THEORY = (
     "Where a BatchNorm in training mode follows a binary convolution, multiplying that layer's weights or activations "
     "by a positive factor changes nothing behind the normalization, as long as its epsilon is negligible. The data "
-    "loss then has zero gradient for every scaling factor, and an L2 term only shrinks the factors."
+    "loss then has zero gradient for every scaling factor, and an L2 term only shrinks the factors. The same holds for "
+    "activations in {-1, +1} = 2 {0, 1} - 1, padded with the lower value. What is left to such an ablation is the "
+    "epsilon, the running statistics, and rounding: max-pooling breaks the ties between equal sums by it."
 )
 
 
@@ -31,12 +33,12 @@ def prediction(study: Study, claims: Claims) -> str:
         return ""
     bound = [claims.title(name) for name in study.networks if name in claims.invariance.networks]
     free = [claims.title(name) for name in study.networks if name not in claims.invariance.networks]
-    names = " and ".join(ablations)
+    names = ", ".join(ablations)
     if study.method.activation_window == "alpha":
         return f"{THEORY} Here the estimator's window is in units of alpha, which breaks it: nothing is predicted."
     sentences = [THEORY]
     if bound:
-        sentences.append(f"For {', '.join(bound)} this predicts that {names} leave the accuracy where it is.")
+        sentences.append(f"For {', '.join(bound)} this predicts that these leave the accuracy where it is: {names}.")
     if free:
         sentences.append(f"{', '.join(free)} has layers without BatchNorm behind them: nothing is predicted there.")
     return " ".join(sentences)

@@ -318,6 +318,7 @@ def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
             Cell(claims.title(row["network"])),
             Cell(row["variant"], style="code"),
             Cell(str(row["seed"]), style="number"),
+            Cell(row["status"], style="" if done else "chip missing"),
             number(row["accuracy"]),
             number(row["best"]),
             count(row["best_epoch"]),
@@ -325,7 +326,6 @@ def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
             Cell(f"{row['images_scored']:,} {row['scored']}" if done else DASH),
             Cell(row["fingerprint"][:8] if done else DASH, style="code"),
             Cell(row["weights_sha256"][:8] if done else DASH, style="code"),
-            Cell(row["status"], style="" if done else "chip missing"),
         ]
 
     caption = (
@@ -336,6 +336,7 @@ def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
         "Network",
         "Variant",
         "Seed",
+        "Status",
         "Last",
         "Best",
         "at epoch",
@@ -343,6 +344,5 @@ def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
         "Scored",
         "Fingerprint",
         "Weights",
-        "Status",
     ]
     return _table("runs", caption, headings, rows, lambda row: {str(k): v for k, v in row.items()}, cells)

@@ -47,7 +47,8 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return tensors, json.loads(file.metadata()["progress"])
         except (OSError, ValueError, SafetensorError) as error:
-            print(f"{path}: damaged, not used: {error}", flush=True)
+            print(f"{path}: damaged, not used, removed: {error}", flush=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return None
 
 

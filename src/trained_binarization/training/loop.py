@@ -183,11 +183,12 @@ class Trainer:
     def _end_epoch(self, sums: Tensor) -> None:
         loss, correct = sums.tolist()
         state, training = self.state, self.training
+        last = (state.epoch + 1) - 1 / self.batches  # where the epoch's last step stood, also after a resume there
         state.epoch, state.batch, state.loss_sum, state.correct = state.epoch + 1, 0, 0.0, 0.0
         state.images += self.batches * training.batch_size
         row: dict[str, Any] = {
             "epoch": state.epoch,
-            "learning_rate": float(self.optimizers[0].param_groups[0]["lr"]),
+            "learning_rate": training.learning_rate * factor(training.schedule, last / training.epochs),
             "train_loss": loss / self.batches,
             "train_accuracy": 100 * correct / (self.batches * training.batch_size),
             "evaluation_loss": None,
@@ -211,7 +212,9 @@ class Trainer:
     def restore(self, tensors: dict[str, Tensor], state: State) -> None:
         """Go on from a checkpoint's tensors and state."""
         named = {name: tensor.to(self.device) for name, tensor in tensors.items()}
-        strip = {kind: {k[len(kind) :]: v for k, v in named.items() if k.startswith(kind)} for kind in ("network/", "signs/")}
+        strip = {
+            kind: {k[len(kind) :]: v for k, v in named.items() if k.startswith(kind)} for kind in ("network/", "signs/")
+        }
         self.network.load_state_dict(strip["network/"])
         self.signs = strip["signs/"]
         restore_state(self.optimizers, tensors)

@@ -69,3 +69,8 @@ def restore_state(optimizers: list[Optimizer], tensors: dict[str, torch.Tensor])
             if kind == "optimizer" and int(owner) == number:
                 state.setdefault(int(rest[0]), {})[rest[1]] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        for parameter, values in optimizer.state.items():
+            for key, value in values.items():
+                if value.shape == parameter.shape:
+                    # Fused steps walk the memory: a state must lie as its parameter does (channels last, say).
+                    values[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)

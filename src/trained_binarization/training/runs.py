@@ -1,8 +1,8 @@
 """One run of a study, from its settings to its record: nothing is trained twice, nothing is lost."""
 
-import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,9 +22,9 @@ from trained_binarization.records import (
     Parent,
     Record,
     fingerprint,
+    finished,
     provenance,
     read_data,
-    read_record,
     run_folder,
     settings_of,
     sha256,
@@ -33,10 +33,10 @@ from trained_binarization.records import (
     write_text,
     written_whole,
 )
-from trained_binarization.study import FULL_PRECISION, Method, Run, Study
+from trained_binarization.study import Method, Run, Study
 from trained_binarization.training import checkpoint
 from trained_binarization.training.device import describe, set_up
-from trained_binarization.training.loop import Interrupted, State, Trainer, stop_requests
+from trained_binarization.training.loop import State, Trainer, stop_requests
 from trained_binarization.training.progress import Progress
 
 WEIGHTS = "weights.safetensors"
@@ -88,133 +88,128 @@ def train_run(
 
     Raises Interrupted, with everything saved, at a signal or at `deadline` (on time.monotonic()'s clock).
     """
-    data_checksum = read_data(results, study).checksum
-    folder = run_folder(results, study, run)
-    state, record = status(results, study, run, data_checksum)
-    if state == "done" and record is not None and not again:
-        for name in ("record.json", "history.csv"):
-            (folder / name).touch()  # for engines that go by time; the content is left alone
+    record = None if again else finished(results, study, run)
+    if record:
         return record, False
-
-    device = set_up(study.compute)
-    images = open_dataset(study.dataset)
-    if images.checksum != data_checksum:
-        raise UserError(
-            f"{study.dataset.root}: checksum: found {images.checksum[:12]}; allowed: {data_checksum[:12]}, "
-            "that of data.json; run prepare again"
-        )
-    network = network_of(study, run, images)
-    parent_run = study.parent(run)
-    parent = _start_from(parent_run, network, study, results, data_checksum) if parent_run else None
-    trainer, scored_images = _trainer(study, run, network, images, device)
-
-    print_ = fingerprint(study, run, data_checksum)
-    saved = checkpoint.load_checkpoint(folder)
-    if saved and saved[1]["fingerprint"] == print_:
-        trainer.restore(saved[0], State(**saved[1]["state"]))
-        trainer.state.interruptions += 1
-        print(f"{run}: goes on after epoch {trainer.state.epoch}, batch {trainer.state.batch}", flush=True)
-    else:
-        checkpoint.remove_checkpoints(folder)
-
-    def save_checkpoint() -> None:
-        step = trainer.state.epoch * trainer.batches + trainer.state.batch
-        progress = {"fingerprint": print_, "state": asdict(trainer.state)}
-        checkpoint.save_checkpoint(folder, step, trainer.tensors(), progress)
-
+    job = _Job(study, run, results)
+    job.resume()
     with stop_requests() as received:
-        trainer.run(save_checkpoint, received, deadline)
-
-    made = _finish(study, run, folder, trainer, device, data_checksum, print_, parent, scored_images, images.size)
-    checkpoint.remove_checkpoints(folder)
-    return made, True
+        job.trainer.run(job.save_checkpoint, received, deadline)
+    return job.finish(), True
 
 
-def _trainer(
-    study: Study, run: Run, network: nn.Module, images: Images, device: torch.device
-) -> tuple[Trainer, int]:
-    train, scored = images.split(study.dataset.validation)
-    train = (train[0].to(device), train[1].to(device))
-    scored = (scored[0].to(device), scored[1].to(device))
-    if study.training(run).batch_size > len(train[1]):
-        raise UserError(
-            f"study {study.study}: batch_size: found {study.training(run).batch_size}; "
-            f"allowed: at most {len(train[1])}, the training images"
+class _Job:
+    """One run being trained: what `train_run` opens, resumes, saves and finishes."""
+
+    def __init__(self, study: Study, run: Run, results: Path) -> None:
+        self.study, self.run, self.folder = study, run, run_folder(results, study, run)
+        self.data_checksum = read_data(results, study).checksum
+        self.fingerprint = fingerprint(study, run, self.data_checksum)
+        self.device = set_up(study.compute)
+        self.images = open_dataset(study.dataset)
+        if self.images.checksum != self.data_checksum:
+            raise UserError(
+                f"{study.dataset.root}: checksum: found {self.images.checksum[:12]}; "
+                f"allowed: {self.data_checksum[:12]}, that of data.json; run prepare again"
+            )
+        network = network_of(study, run, self.images)
+        parent = study.parent(run)
+        self.parent = _start_from(parent, network, study, results, self.data_checksum) if parent else None
+        self.trainer = self._trainer(network)
+
+    def _trainer(self, network: nn.Module) -> Trainer:
+        study, training = self.study, self.study.training(self.run)
+        train, scored = (
+            (images.to(self.device), labels.to(self.device))
+            for images, labels in self.images.split(study.dataset.validation)
         )
-    memory = torch.channels_last if study.compute.channels_last else torch.contiguous_format
-    network.to(device=device, memory_format=memory)  # type: ignore[call-overload]
-    training = study.training(run)
-    trainer = Trainer(
-        network=network,
-        training=training,
-        compute=study.compute,
-        seed=run.seed,
-        train=train,
-        scored=scored,
-        augmentation=Augmentation(train[0], study.dataset.padding, study.dataset.flip),
-        progress=Progress(f"{study.study}: {run}", training.epochs, training.batch_size),
-    )
-    return trainer, len(scored[1])
+        if training.batch_size > len(train[1]):
+            raise UserError(
+                f"study {study.study}: batch_size: found {training.batch_size}; "
+                f"allowed: at most {len(train[1])}, the training images"
+            )
+        memory = torch.channels_last if study.compute.channels_last else torch.contiguous_format
+        network.to(device=self.device, memory_format=memory)  # type: ignore[call-overload]
+        return Trainer(
+            network=network,
+            training=training,
+            compute=study.compute,
+            seed=self.run.seed,
+            train=train,
+            scored=scored,
+            augmentation=Augmentation(train[0], study.dataset.padding, study.dataset.flip),
+            progress=Progress(f"{study.study}: {self.run}", training.epochs, training.batch_size),
+        )
 
+    def resume(self) -> None:
+        """Go on from the last checkpoint of the same fingerprint, if there is one; others are removed."""
+        saved = checkpoint.load_checkpoint(self.folder)
+        if saved is None or saved[1]["fingerprint"] != self.fingerprint:
+            checkpoint.remove_checkpoints(self.folder)
+            return
+        tensors, progress = saved
+        state = State(**progress["state"])
+        state.interruptions += 1
+        self.trainer.restore(tensors, state)
+        print(f"{self.run}: goes on after epoch {state.epoch}, batch {state.batch}", flush=True)
 
-def _finish(
-    study: Study,
-    run: Run,
-    folder: Path,
-    trainer: Trainer,
-    device: torch.device,
-    data_checksum: str,
-    print_: str,
-    parent: Parent | None,
-    images_scored: int,
-    image_size: int,
-) -> Record:
-    """Write weights, history and, last, the record: where the record is, the rest is."""
-    with written_whole(folder / WEIGHTS) as partial:
-        partial.write_bytes(save({k: v.cpu().contiguous() for k, v in trainer.network.state_dict().items()}))
-    state = trainer.state
-    columns = list(state.history[-1])
-    lines = [",".join(columns)]
-    lines += [",".join("" if row[c] is None else f"{row[c]:.8g}" for c in columns) for row in state.history]
-    write_text(folder / "history.csv", "\n".join(lines) + "\n")
-    evaluations = [
-        Evaluation(epoch=row["epoch"], loss=row["evaluation_loss"], accuracy=row["evaluation_accuracy"])
-        for row in state.history
-        if row["evaluation_accuracy"] is not None
-    ]
-    name, driver = describe(device)
-    # The binary network is what is counted, for the full-precision run too: one bit is what it could be.
-    method = study.variant(run.variant) if run.variant != FULL_PRECISION else Method()
-    classes = trainer.network.get_submodule("classifier").weight.shape[0]
-    counted = build(run.network, study.architecture[run.network], method, image_size, int(classes))
-    record = Record(
-        study=study.study,
-        network=run.network,
-        variant=run.variant,
-        seed=run.seed,
-        stand_in=study.stand_in,
-        fingerprint=print_,
-        method_version=METHOD_VERSION,
-        settings=settings_of(study, run),
-        compute=study.compute.model_dump(),
-        data_checksum=data_checksum,
-        parent=parent,
-        scored="validation" if study.dataset.validation else "test",
-        images_scored=images_scored,
-        images_trained_on=len(trainer.labels),
-        epochs=state.epoch,
-        last=evaluations[-1],
-        best=max(evaluations, key=lambda evaluation: evaluation.accuracy),
-        alphas_at_floor=trainer.alphas_at_floor(),
-        weights_sha256=sha256(folder / WEIGHTS),
-        layers=layer_costs(counted, image_size),
-        wall_seconds=round(state.seconds, 3),
-        images_per_second=round(state.images / state.seconds, 1),
-        interruptions=state.interruptions,
-        device=name,
-        driver=driver,
-        threads=torch.get_num_threads(),
-        **provenance(),
-    )
-    write_json(folder / "record.json", record.model_dump())
-    return record
+    def save_checkpoint(self) -> None:
+        """Save all that the rest of the training depends on."""
+        trainer = self.trainer
+        step = trainer.state.epoch * trainer.batches + trainer.state.batch
+        progress = {"fingerprint": self.fingerprint, "state": asdict(trainer.state)}
+        checkpoint.save_checkpoint(self.folder, step, trainer.tensors(), progress)
+
+    def finish(self) -> Record:
+        """Write weights, history and, last, the record: where the record is, the rest is."""
+        study, run, trainer, state = self.study, self.run, self.trainer, self.trainer.state
+        with written_whole(self.folder / WEIGHTS) as partial:
+            partial.write_bytes(save({k: v.cpu().contiguous() for k, v in trainer.network.state_dict().items()}))
+        columns = list(state.history[-1])
+        lines = [",".join(columns)]
+        lines += [",".join("" if row[c] is None else f"{row[c]:.8g}" for c in columns) for row in state.history]
+        write_text(self.folder / "history.csv", "\n".join(lines) + "\n")
+        evaluations = [
+            Evaluation(epoch=row["epoch"], loss=row["evaluation_loss"], accuracy=row["evaluation_accuracy"])
+            for row in state.history
+            if row["evaluation_accuracy"] is not None
+        ]
+        name, driver = describe(self.device)
+        record = Record(
+            study=study.study,
+            network=run.network,
+            variant=run.variant,
+            seed=run.seed,
+            stand_in=study.stand_in,
+            fingerprint=self.fingerprint,
+            method_version=METHOD_VERSION,
+            settings=settings_of(study, run),
+            compute=study.compute.model_dump(),
+            data_checksum=self.data_checksum,
+            parent=self.parent,
+            scored="validation" if study.dataset.validation else "test",
+            images_scored=len(trainer.scored[1]),
+            images_trained_on=len(trainer.labels),
+            epochs=state.epoch,
+            last=evaluations[-1],
+            best=max(evaluations, key=lambda evaluation: evaluation.accuracy),
+            alphas_at_floor=trainer.alphas_at_floor(),
+            weights_sha256=sha256(self.folder / WEIGHTS),
+            layers=self._layers(),
+            wall_seconds=round(state.seconds, 3),
+            images_per_second=round(state.images / state.seconds, 1),
+            interruptions=state.interruptions,
+            device=name,
+            driver=driver,
+            threads=torch.get_num_threads(),
+            **provenance(),
+        )
+        write_json(self.folder / "record.json", record.model_dump())
+        checkpoint.remove_checkpoints(self.folder)
+        return record
+
+    def _layers(self) -> list[dict[str, Any]]:
+        # Counted as a binary network, the full-precision one too: one bit is what it could be.
+        method = self.study.variant(self.run.variant) or Method()
+        architecture, classes = self.study.architecture[self.run.network], len(self.images.classes)
+        return layer_costs(build(self.run.network, architecture, method, self.images.size, classes), self.images.size)

@@ -1,0 +1,78 @@
+"""What the prose says in numbers follows from the records."""
+
+import csv
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from trained_binarization.binarization.layers import BinaryConv2d, scaling_penalty
+from trained_binarization.evidence.frames import history_frame
+from trained_binarization.study import load_study
+
+ROOT = Path(__file__).resolve().parents[1]
+REPRODUCTION = ROOT / "docs" / "reproduction.md"
+SEARCH = ROOT / "results" / "recipe-search.csv"
+
+
+def between(path: Path, marker: str) -> str:
+    text = path.read_text(encoding="utf-8")
+    return text.split(f"<!-- {marker}:begin -->\n")[1].split(f"<!-- {marker}:end -->")[0].strip()
+
+
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *([row[column] for column in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def test_the_recipe_search_in_the_prose_is_the_recorded_one() -> None:
+    with SEARCH.open(encoding="utf-8", newline="") as file:
+        assert between(REPRODUCTION, "search") == markdown_table(list(csv.DictReader(file)))
+
+
+def test_the_studies_take_what_the_search_found() -> None:
+    search = pd.read_csv(SEARCH)
+    best = search.sort_values("validation_accuracy").groupby(["search", "width", "stage"]).last()
+    cpu, full = load_study(ROOT / "studies/cifar10-cpu.yaml"), load_study(ROOT / "studies/cifar10.yaml")
+    assert cpu.pretrain.weight_decay == best.loc[(1, 0.25, "pretrain"), "weight_decay"]
+    at_default_std = search[(search.width == 0.25) & (search.latent_std == 0.5)]
+    assert (
+        cpu.finetune.learning_rate == at_default_std.loc[at_default_std.validation_accuracy.idxmax(), "learning_rate"]
+    )
+    assert full.finetune.learning_rate == best.loc[(2, 1.0, "finetune"), "learning_rate"]
+    assert full.finetune.label_smoothing == best.loc[(2, 1.0, "finetune"), "label_smoothing"]
+
+
+@pytest.fixture(scope="module")
+def method_histories() -> pd.DataFrame:
+    frame = history_frame(load_study(ROOT / "studies/cifar10.yaml"), ROOT / "results")
+    return frame[frame.variant == "method"]
+
+
+def test_the_jump_of_a_scaling_factor(method_histories: pd.DataFrame) -> None:
+    assert "in three of five\n  seeds" in REPRODUCTION.read_text(encoding="utf-8")
+    jumps = 0
+    for _, seed in method_histories.groupby("seed"):
+        factor = seed.sort_values("epoch")["alpha_weight.conv6"].to_numpy()
+        jumps += any(after > 10 > 0.05 > before for before, after in pairwise(factor))
+    assert jumps == 3
+
+
+def test_the_share_of_frozen_latent_weights(method_histories: pd.DataFrame) -> None:
+    assert "16 to 19 %" in REPRODUCTION.read_text(encoding="utf-8")
+    last = method_histories[method_histories.epoch == method_histories.epoch.max()]
+    shares = 100 * last.filter(like="latent_beyond_1.").to_numpy()
+    assert round(shares.min()) == 16
+    assert round(shares.max()) == 19
+
+
+def test_the_readmes_example_runs() -> None:
+    example = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    names: dict[str, object] = {}
+    exec(example, names)
+    layer = names["layer"]
+    assert isinstance(layer, BinaryConv2d)
+    assert layer.weight.grad is not None
+    assert scaling_penalty(layer) > 0
