@@ -19,6 +19,7 @@ Params = Annotated[Path, typer.Option(help="The study file.")]
 Results = Annotated[Path, typer.Option(help="The folder of all studies' results.")]
 Network = Annotated[str, typer.Option(help="One of the study's networks.")]
 SeedNumber = Annotated[int, typer.Option(help="One of the study's seeds.")]
+Variant = Annotated[str, typer.Option(help="One of the study's variants.")]
 Again = Annotated[bool, typer.Option("--again", help="Train even where the record is complete, and replace it.")]
 
 PARAMS, RESULTS = Path("params.yaml"), Path("results")
@@ -75,7 +76,7 @@ def finetune(
 @app.command()
 def ablate(
     network: Network,
-    variant: Annotated[str, typer.Option(help="One of the study's ablations.")],
+    variant: Variant,
     seed: SeedNumber,
     params: Params = PARAMS,
     results: Results = RESULTS,
@@ -113,6 +114,43 @@ def run(
             raise typer.Exit(128 + interruption.signal_number if interruption.signal_number else 0) from None
         typer.echo(_outcome(one, record.last.accuracy, record.scored, trained))
     typer.echo(f"{study.study}: all {len(runs)} runs done")
+
+
+@app.command()
+def keep(
+    network: Network,
+    seed: SeedNumber,
+    variant: Variant = METHOD,
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+) -> None:
+    """Keep a binary run's network as signs and scaling factors, small enough for git."""
+    from trained_binarization.training.runs import keep_signs
+
+    study = load_study(params)
+    typer.echo(f"{keep_signs(study, study.find(network, variant, seed), results)}: written")
+
+
+@app.command()
+def evaluate(
+    network: Network,
+    seed: SeedNumber,
+    variant: Variant = METHOD,
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+) -> None:
+    """Score a run's kept weights again. Exit status 1 where its record says otherwise by more than 0.05 points."""
+    from trained_binarization.training.runs import evaluate_run
+
+    study = load_study(params)
+    accuracy, record = evaluate_run(study, study.find(network, variant, seed), results)
+    # A value next to zero can fall on the other side where sums are rounded differently: 5 images in 10,000.
+    agrees = abs(accuracy - record.last.accuracy) <= 0.05
+    typer.echo(
+        f"{accuracy:.2f} % on the {record.images_scored} {record.scored} images; "
+        f"the record says {record.last.accuracy:.2f} %: {'agrees' if agrees else 'does not agree'}"
+    )
+    raise typer.Exit(0 if agrees else 1)
 
 
 @app.command()

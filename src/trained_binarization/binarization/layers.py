@@ -106,7 +106,7 @@ class _BinaryWeight(nn.Module):
         """alpha_A * W_b, to be applied to the unscaled bits of the activation.
 
         A_b * W_b = bits * (alpha_A * W_b), with the same gradients for all four; but alpha_A then costs a pass over
-        the weights instead of two over the activations, which took 40 % of a training step on a GPU.
+        the weights instead of two over the activations.
         """
         weight, alpha = self.binary_weight(), self.activation.alpha
         return weight if alpha is None else alpha * weight

@@ -192,7 +192,10 @@ def ablation(comparisons: list[Comparison], claims: Claims) -> Figure | None:
 
 
 def alphas(history: pd.DataFrame, claims: Claims) -> Figure | None:
-    """The method's learned scaling factors by epoch and layer: mean over seeds, band from lowest to highest."""
+    """The method's learned scaling factors by epoch and layer: median over seeds, band over all of them.
+
+    Weights' factors on a log scale: one seed in a few throws one up by orders of magnitude (docs/method.md).
+    """
     own = history[history["variant"] == METHOD]
     kinds = {"alpha_weight.": "of weights", "alpha_activation.": "of activations"}
     panels = []
@@ -218,10 +221,13 @@ def alphas(history: pd.DataFrame, claims: Claims) -> Figure | None:
             y="alpha",
             hue="layer",
             palette=[tuple(colour) for colour in colours],
+            estimator="median",
             errorbar=("pi", 100),
             err_kws={"alpha": 0.2, "lw": 0},
             ax=axes,
         )
+        if prefix == "alpha_weight.":
+            axes.set_yscale("log")
         axes.set_title(f"{claims.title(network)}: scaling factors {title}" if several else f"scaling factors {title}")
         axes.set(xlabel="", ylabel="α")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -10,7 +10,8 @@ from trained_binarization.study import Study
 THEORY = (
     "Where a BatchNorm in training mode follows a binary convolution, multiplying that layer's weights or activations "
     "by a positive factor changes nothing behind the normalization, as long as its epsilon is negligible. The data "
-    "loss then has zero gradient for every scaling factor, and an L2 term only shrinks the factors. The same holds for "
+    "loss then has zero gradient for every scaling factor, and an L2 term only shrinks the factors, until they are so "
+    "small that the epsilon moves them: a factor's value says nothing about what the data ask for. The same holds for "
     "activations in {-1, +1} = 2 {0, 1} - 1, padded with the lower value. What is left to such an ablation is the "
     "epsilon, the running statistics, and rounding: max-pooling breaks the ties between equal sums by it."
 )

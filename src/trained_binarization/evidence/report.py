@@ -37,7 +37,7 @@ FIGURES = {
     "correction over all ablations; the band is the declared margin.",
     "curves": "Accuracy by epoch: mean over seeds, bands from the lowest to the highest seed. Training accuracy is "
     "measured on augmented batches while training. The vertical axis does not begin at zero.",
-    "alphas": "The method's learned scaling factors, one of each kind a layer: mean over seeds, bands from the lowest "
+    "alphas": "The method's learned scaling factors, one of each kind a layer: median over seeds, bands from the lowest "
     "to the highest seed.",
     "size": "Accuracy against model size. Filled: this study's records, with 95 % intervals. Hollow, where there are "
     "any: as printed in the published work, not re-run here.",

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import nn
 
 from trained_binarization.binarization.layers import binary_layers
 from trained_binarization.datasets import open_dataset
-from trained_binarization.datasets.augment import Augmentation
+from trained_binarization.datasets.augment import Augmentation, channel_statistics
 from trained_binarization.datasets.images import Images
 from trained_binarization.errors import UserError
 from trained_binarization.networks import build
@@ -25,33 +23,20 @@ from trained_binarization.records import (
     finished,
     provenance,
     read_data,
+    read_record,
     run_folder,
     settings_of,
     sha256,
     status,
     write_json,
     write_text,
-    written_whole,
 )
 from trained_binarization.study import Method, Run, Study
 from trained_binarization.training import checkpoint
 from trained_binarization.training.device import describe, set_up
-from trained_binarization.training.loop import State, Trainer, stop_requests
+from trained_binarization.training.loop import State, Trainer, evaluate, stop_requests
 from trained_binarization.training.progress import Progress
-
-WEIGHTS = "weights.safetensors"
-
-
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a run's weights; scaling factors that the file does not have keep their start. UserError if they misfit."""
-    try:
-        missing, unexpected = network.load_state_dict(load_file(path), strict=False)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"{path}: found weights that do not fit ({reason}); allowed: this network's") from None
-    wrong = [name for name in missing if not name.endswith("alpha")] + list(unexpected)
-    if wrong:
-        raise UserError(f"{path}: found weights of another network ({wrong[0]}); allowed: this network's")
+from trained_binarization.training.weights import SIGNS, WEIGHTS, load_weights, save_weights
 
 
 def network_of(study: Study, run: Run, images: Images) -> nn.Module:
@@ -96,6 +81,36 @@ def train_run(
     with stop_requests() as received:
         job.trainer.run(job.save_checkpoint, received, deadline)
     return job.finish(), True
+
+
+def _with_weights(study: Study, run: Run, images: Images, path: Path) -> nn.Module:
+    network = network_of(study, run, images)
+    load_weights(network, path)
+    return network
+
+
+def keep_signs(study: Study, run: Run, results: Path) -> Path:
+    """Write a binary run's signs.safetensors beside its weights; returns its path."""
+    folder = run_folder(results, study, run)
+    network = _with_weights(study, run, open_dataset(study.dataset), folder / WEIGHTS)
+    save_weights(network, folder / SIGNS, signs=True)
+    return folder / SIGNS
+
+
+def evaluate_run(study: Study, run: Run, results: Path) -> tuple[float, Record]:
+    """(accuracy in percent of the run's kept weights on the images that were scored, the run's record)."""
+    folder = run_folder(results, study, run)
+    record = read_record(folder)
+    path = next((folder / name for name in (WEIGHTS, SIGNS) if (folder / name).exists()), None)
+    if record is None or path is None:
+        raise UserError(f"{folder}: found no record with weights or signs; make them with: {run.command} --again")
+    device = set_up(study.compute)
+    images = open_dataset(study.dataset)
+    network = _with_weights(study, run, images, path).to(device)
+    (train_images, _), (scored_images, scored_labels) = images.split(study.dataset.validation)
+    mean, std = channel_statistics(train_images)
+    scored = (scored_images.to(device), scored_labels.to(device), mean.to(device), std.to(device))
+    return evaluate(network, *scored)[1], record
 
 
 class _Job:
@@ -163,8 +178,7 @@ class _Job:
     def finish(self) -> Record:
         """Write weights, history and, last, the record: where the record is, the rest is."""
         study, run, trainer, state = self.study, self.run, self.trainer, self.trainer.state
-        with written_whole(self.folder / WEIGHTS) as partial:
-            partial.write_bytes(save({k: v.cpu().contiguous() for k, v in trainer.network.state_dict().items()}))
+        save_weights(trainer.network, self.folder / WEIGHTS)
         columns = list(state.history[-1])
         lines = [",".join(columns)]
         lines += [",".join("" if row[c] is None else f"{row[c]:.8g}" for c in columns) for row in state.history]
