@@ -57,9 +57,8 @@ def test_the_kept_network_of_cifar10_gives_its_recorded_accuracy(
 ) -> None:
     """The claim's own evidence: trained on a GPU, scored again here, on all 10,000 images. Over a minute."""
     params = tmp_path / "params.yaml"
-    text = (
-        (ROOT / "studies/cifar10.yaml").read_text(encoding="utf-8").replace("root: data/raw", f"root: {cifar10_root}")
-    )
+    text = (ROOT / "studies/cifar10.yaml").read_text(encoding="utf-8")
+    text = text.replace("root: data/raw", f"root: {cifar10_root}").replace("threads: 1 ", "threads: 2 ")
     params.write_text(text, encoding="utf-8")
     results = str(ROOT / "results")
     call = ["evaluate", "--params", str(params), "--results", results, "--network", "vgg_small", "--seed", "0"]
