@@ -37,8 +37,8 @@ FIGURES = {
     "correction over all ablations; the band is the declared margin.",
     "curves": "Accuracy by epoch: mean over seeds, bands from the lowest to the highest seed. Training accuracy is "
     "measured on augmented batches while training. The vertical axis does not begin at zero.",
-    "alphas": "The method's learned scaling factors, one of each kind a layer: median over seeds, bands from the lowest "
-    "to the highest seed.",
+    "alphas": "The method's learned scaling factors, one of each kind a layer: median over seeds, bands from the "
+    "lowest to the highest seed.",
     "size": "Accuracy against model size. Filled: this study's records, with 95 % intervals. Hollow, where there are "
     "any: as printed in the published work, not re-run here.",
 }
@@ -136,7 +136,7 @@ def _provenance(study: Study, results: Path) -> list[tuple[str, list[str]]]:
     speed = [record.images_per_second for record in found]
     speeds = list(dict.fromkeys(f"{one:,.0f}" for one in (min(speed), max(speed))))
     interruptions = sum(record.interruptions for record in found)
-    threads = [f"{r.device}{f', driver {r.driver}' if r.driver else ''}, threads: {r.threads}" for r in found]
+    threads = [f"{r.device}{f', {r.driver}' if r.driver else ''}, threads: {r.threads}" for r in found]
     packages = [", ".join(f"{name} {version}" for name, version in r.packages.items()) for r in found]
     images = sorted({f"{record.images_scored:,} {record.scored} images" for record in found})
     return [

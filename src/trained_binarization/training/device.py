@@ -2,6 +2,8 @@
 
 import os
 import platform
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,9 +28,13 @@ def set_up(compute: Compute) -> torch.device:
 
 
 def describe(device: torch.device) -> tuple[str, str | None]:
-    """(the processor's or GPU's name, the GPU's driver or CUDA version)."""
+    """(the processor's or GPU's name, the GPU's driver and CUDA version)."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device), f"CUDA {torch.version.cuda}"
+        driver = "unknown"
+        if shutil.which("nvidia-smi"):
+            query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", f"--id={device.index or 0}"]
+            driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip() or driver
+        return torch.cuda.get_device_name(device), f"driver {driver}, CUDA {torch.version.cuda}"
     name = platform.processor() or platform.machine()
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
