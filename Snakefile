@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from trained_binarization.errors import UserError
-from trained_binarization.records import METHOD_VERSION, settings_of
+from trained_binarization.records import METHOD_VERSION, data_path, read_data, run_folder, settings_of, status
 from trained_binarization.study import FULL_PRECISION, METHOD, load_study
 
 # The study file. A Path, since Snakemake takes no notice when such a parameter changes: what a stage reads of it is
@@ -18,6 +18,12 @@ try:
     if len(workflow.overwrite_configfiles) > 1 or workflow.config_settings.config:
         raise UserError("snakemake: found --config or several --configfile; allowed: one --configfile, a whole study")
     STUDY = load_study(FILE)
+    # A fresh clone remembers no parameters: a record of other settings is made older than all that it depends on.
+    if data_path(Path("results"), STUDY).exists():
+        checksum = read_data(Path("results"), STUDY).checksum
+        for one in STUDY.runs():
+            if status(Path("results"), STUDY, one, checksum)[0] == "stale":
+                os.utime(run_folder(Path("results"), STUDY, one) / "record.json", (0, 0))
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -315,7 +315,13 @@ CASES = [
     Case("missing option", nothing, ("--seed",), ("pretrain", "--network", "vgg_small")),
     Case("option without value", nothing, ("--seed",), ("pretrain", "--network", "vgg_small", "--seed")),
     Case("surplus argument", nothing, ("extra",), ("prepare", "extra")),
-    Case("seed no number", nothing, ("--seed", "integer"), ("pretrain", "--network", "vgg_small", "--seed", "one")),
+    Case(
+        "seed no number",
+        nothing,
+        ("--seed", "integer", "'one'"),
+        ("pretrain", "--network", "vgg_small", "--seed", "one"),
+    ),
+    Case("summary of no width", nothing, ("--width", "-1"), ("summary", "--width", "-1")),
     Case("time limit no number", nothing, ("--time-limit", "number"), ("run", "--time-limit", "soon")),
     Case(
         "network that the study has not",

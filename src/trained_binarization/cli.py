@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from trained_binarization.errors import UserError
 from trained_binarization.records import finished, write_text
@@ -201,7 +202,10 @@ def select(study: Annotated[str, typer.Argument(help="A name below studies/.")])
 
 
 @app.command()
-def summary(params: Params = PARAMS, width: float | None = None) -> None:
+def summary(
+    params: Params = PARAMS,
+    width: Annotated[float | None, typer.Option(min=0.01, help="In place of the study's width.")] = None,
+) -> None:
     """Print what each of the study's networks costs, layer by layer."""
     from trained_binarization.networks import build
     from trained_binarization.networks.summary import layer_costs
@@ -234,8 +238,11 @@ def main() -> None:
         # The command line's own faults; typer brings its own copy of click, whose classes have no public name.
         if not hasattr(error, "format_message"):
             raise
+        found = (
+            f"; found {error.__cause__.errors()[0]['input']!r}" if isinstance(error.__cause__, ValidationError) else ""
+        )
         if message := " ".join(error.format_message().split()):  # none where the help was shown instead
-            typer.echo(f"error: {message}", err=True)
+            typer.echo(f"error: {message}{found}", err=True)
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
 

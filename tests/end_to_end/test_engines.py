@@ -103,6 +103,19 @@ def test_a_fresh_clone_rebuilds_the_report_without_training(engine: str, by_dvc:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_changed_variant_is_noticed_in_a_fresh_clone(engine: str, by_dvc: Project, tmp_path: Path) -> None:
+    """No engine's memory, no weights: the variant that changed, and needs no parent, is trained, and nothing else."""
+    source = by_dvc.copy(tmp_path / "source")
+    source.commit()
+    project = source.clone(tmp_path / "clone")
+    settings = tiny_settings()
+    settings["variants"]["from_scratch"]["latent_std"] = None
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    ENGINES[engine](project)
+    assert set(project.trained()) == {"vgg_small/from_scratch/seed0", "vgg_small/from_scratch/seed1"}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_killed_engine_finishes_when_called_again(engine: str, by_snakemake: Project, tmp_path: Path) -> None:
     """SIGKILL to the engine and all it started, in the middle: what was trained stays, the rest follows."""
     project = new_project(tmp_path / "project")

@@ -40,7 +40,7 @@ def trainer(method: Method | None, count: int, double: bool = False, **compute: 
         training=training,
         compute=Compute.model_validate(settings["compute"] | compute),
         seed=0,
-        train=(images, digits.train_labels[:count]),
+        labels=digits.train_labels[:count],
         scored=(digits.test_images, digits.test_labels),
         augmentation=(InDouble if double else Augmentation)(images, padding=1, flip=False),
         progress=Progress("test", 2, 32),

@@ -324,8 +324,8 @@ def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
             count(row["best_epoch"]),
             count(row["epochs"]),
             Cell(f"{row['images_scored']:,} {row['scored']}" if done else DASH),
-            Cell(row["fingerprint"][:8] if done else DASH, style="code"),
-            Cell(row["weights_sha256"][:8] if done else DASH, style="code"),
+            Cell(row["fingerprint"][:8] if done else DASH, style="code" if done else ""),
+            Cell(row["weights_sha256"][:8] if done else DASH, style="code" if done else ""),
         ]
 
     caption = (

@@ -324,11 +324,11 @@ def read_verdicts(path: Path) -> StudyVerdicts | None:
 
 
 def known_studies() -> list[Study]:
-    """The studies below studies/, and params.yaml's where it is none of them; the paper's own before stand-ins."""
+    """The studies below studies/, the selected one as params.yaml has it; the paper's own before stand-ins."""
     found = {study.study: study for path in sorted(Path("studies").glob("*.yaml")) for study in [load_study(path)]}
     if Path("params.yaml").exists():
         selected = load_study(Path("params.yaml"))
-        found.setdefault(selected.study, selected)
+        found[selected.study] = selected
     return sorted(found.values(), key=lambda study: (study.stand_in is not None, study.study))
 
 

@@ -101,13 +101,13 @@ class Trainer:
         training: Training,
         compute: Compute,
         seed: int,
-        train: tuple[Tensor, Tensor],
+        labels: Tensor,
         scored: tuple[Tensor, Tensor],
         augmentation: Augmentation,
         progress: Progress,
     ) -> None:
         self.network, self.training, self.compute, self.seed = network, training, compute, seed
-        self.labels, self.scored, self.augmentation, self.progress = train[1], scored, augmentation, progress
+        self.labels, self.scored, self.augmentation, self.progress = labels, scored, augmentation, progress
         self.device = self.labels.device
         self.factors = alphas(network)
         self.optimizers = build_optimizers(network, training)

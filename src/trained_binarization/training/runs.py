@@ -23,7 +23,6 @@ from trained_binarization.records import (
     finished,
     provenance,
     read_data,
-    read_record,
     run_folder,
     settings_of,
     sha256,
@@ -89,21 +88,30 @@ def _with_weights(study: Study, run: Run, images: Images, path: Path) -> nn.Modu
     return network
 
 
+def _kept(study: Study, run: Run, results: Path, names: tuple[str, ...]) -> tuple[Path, Record]:
+    """(the first of a finished run's files that is there, its record); UserError where they do not belong together."""
+    folder = run_folder(results, study, run)
+    state, record = status(results, study, run, read_data(results, study).checksum)
+    path = next((folder / name for name in names if (folder / name).exists()), None)
+    if state != "done" or record is None or path is None:
+        found = f"a run that is {state}" if state != "done" else f"none of {', '.join(names)}"
+        raise UserError(f"{folder}: found {found}; make it with: {run.command} --again")
+    if path.name == WEIGHTS and (found := sha256(path)) != record.weights_sha256:
+        raise UserError(f"{path}: SHA-256: found {found[:12]}; allowed: {record.weights_sha256[:12]}, its record's")
+    return path, record
+
+
 def keep_signs(study: Study, run: Run, results: Path) -> Path:
     """Write a binary run's signs.safetensors beside its weights; returns its path."""
-    folder = run_folder(results, study, run)
-    network = _with_weights(study, run, open_dataset(study.dataset), folder / WEIGHTS)
-    save_weights(network, folder / SIGNS, signs=True)
-    return folder / SIGNS
+    path, _ = _kept(study, run, results, (WEIGHTS,))
+    network = _with_weights(study, run, open_dataset(study.dataset), path)
+    save_weights(network, path.with_name(SIGNS), signs=True)
+    return path.with_name(SIGNS)
 
 
 def evaluate_run(study: Study, run: Run, results: Path) -> tuple[float, Record]:
     """(accuracy in percent of the run's kept weights on the images that were scored, the run's record)."""
-    folder = run_folder(results, study, run)
-    record = read_record(folder)
-    path = next((folder / name for name in (WEIGHTS, SIGNS) if (folder / name).exists()), None)
-    if record is None or path is None:
-        raise UserError(f"{folder}: found no record with weights or signs; make them with: {run.command} --again")
+    path, record = _kept(study, run, results, (WEIGHTS, SIGNS))
     device = set_up(study.compute)
     images = open_dataset(study.dataset)
     network = _with_weights(study, run, images, path).to(device)
@@ -118,6 +126,7 @@ class _Job:
 
     def __init__(self, study: Study, run: Run, results: Path) -> None:
         self.study, self.run, self.folder = study, run, run_folder(results, study, run)
+        self.provenance = provenance()  # now, of the code that is loaded, not of what lies there at the end
         self.data_checksum = read_data(results, study).checksum
         self.fingerprint = fingerprint(study, run, self.data_checksum)
         self.device = set_up(study.compute)
@@ -150,7 +159,7 @@ class _Job:
             training=training,
             compute=study.compute,
             seed=self.run.seed,
-            train=train,
+            labels=train[1],
             scored=scored,
             augmentation=Augmentation(train[0], study.dataset.padding, study.dataset.flip),
             progress=Progress(f"{study.study}: {self.run}", training.epochs, training.batch_size),
@@ -165,6 +174,8 @@ class _Job:
         tensors, progress = saved
         state = State(**progress["state"])
         state.interruptions += 1
+        if progress["commit"] != self.provenance["commit"]:
+            self.provenance["clean"] = False  # begun by the code of another commit
         self.trainer.restore(tensors, state)
         print(f"{self.run}: goes on after epoch {state.epoch}, batch {state.batch}", flush=True)
 
@@ -172,7 +183,8 @@ class _Job:
         """Save all that the rest of the training depends on."""
         trainer = self.trainer
         step = trainer.state.epoch * trainer.batches + trainer.state.batch
-        progress = {"fingerprint": self.fingerprint, "state": asdict(trainer.state)}
+        commit = self.provenance["commit"]
+        progress = {"fingerprint": self.fingerprint, "commit": commit, "state": asdict(trainer.state)}
         checkpoint.save_checkpoint(self.folder, step, trainer.tensors(), progress)
 
     def finish(self) -> Record:
@@ -216,7 +228,7 @@ class _Job:
             device=name,
             driver=driver,
             threads=torch.get_num_threads(),
-            **provenance(),
+            **self.provenance,
         )
         write_json(self.folder / "record.json", record.model_dump())
         checkpoint.remove_checkpoints(self.folder)
