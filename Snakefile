@@ -18,12 +18,13 @@ try:
     if len(workflow.overwrite_configfiles) > 1 or workflow.config_settings.config:
         raise UserError("snakemake: found --config or several --configfile; allowed: one --configfile, a whole study")
     STUDY = load_study(FILE)
-    # A fresh clone remembers no parameters: a record of other settings is made older than all that it depends on.
+    # A fresh clone remembers no parameters: a record of other settings is made older than all that it depends on
+    # (by one second after the epoch: Snakemake takes 0 for no time at all).
     if data_path(Path("results"), STUDY).exists():
         checksum = read_data(Path("results"), STUDY).checksum
         for one in STUDY.runs():
             if status(Path("results"), STUDY, one, checksum)[0] == "stale":
-                os.utime(run_folder(Path("results"), STUDY, one) / "record.json", (0, 0))
+                os.utime(run_folder(Path("results"), STUDY, one) / "record.json", (1, 1))
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
