@@ -128,6 +128,8 @@ class Trainer:
     def _objective(self, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(loss to minimise, cross-entropy, number correct) of the batch that the choices name."""
         images, target = self.augmentation.batch(choices), self.labels[choices[0]]
+        if not self.compute.channels_last:
+            images = images.contiguous()
         enabled = self.compute.autocast == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             logits = self.network(images)
