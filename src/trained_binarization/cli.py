@@ -34,11 +34,13 @@ def _train(params: Path, results: Path, network: str, variant: str, seed: int, a
         typer.echo(_outcome(run, record.last.accuracy, record.scored, trained=False))
         return
 
+    from trained_binarization.training.distributed import join
     from trained_binarization.training.loop import Interrupted
     from trained_binarization.training.runs import train_run
 
     try:
-        record, trained = train_run(study, run, results, again=again)
+        with join() as world:
+            record, trained = train_run(study, run, results, again=again, world=world)
     except Interrupted as interruption:
         typer.echo(f"{run}: stopped by a signal, saved; the same command goes on", err=True)
         raise typer.Exit(128 + (interruption.signal_number or 0)) from None
@@ -97,24 +99,28 @@ def run(
 ) -> None:
     """Work through the study's runs in order of worth, without a workflow engine; called again it goes on."""
     from trained_binarization.datasets.prepare import prepare as prepare_dataset
+    from trained_binarization.training.distributed import join
     from trained_binarization.training.loop import Interrupted
     from trained_binarization.training.runs import train_run
 
     deadline = None if time_limit is None else time.monotonic() + time_limit
     study = load_study(params)
-    typer.echo(prepare_dataset(study, results))
-    runs = list(study.runs())
-    for number, one in enumerate(runs):
-        try:
-            if deadline is not None and time.monotonic() > deadline:
-                raise Interrupted(None)
-            record, trained = train_run(study, one, results, deadline=deadline)
-        except Interrupted as interruption:
-            left = len(runs) - number
-            typer.echo(f"{study.study}: stopped and saved; {left} of {len(runs)} runs left, {one} first; call again")
-            raise typer.Exit(128 + interruption.signal_number if interruption.signal_number else 0) from None
-        typer.echo(_outcome(one, record.last.accuracy, record.scored, trained))
-    typer.echo(f"{study.study}: all {len(runs)} runs done")
+    with join() as world:
+        typer.echo(prepare_dataset(study, results))
+        runs = list(study.runs())
+        for number, one in enumerate(runs):
+            try:
+                if world.agree(deadline is not None and time.monotonic() > deadline):
+                    raise Interrupted(None)
+                record, trained = train_run(study, one, results, deadline=deadline, world=world)
+            except Interrupted as interruption:
+                left = len(runs) - number
+                typer.echo(
+                    f"{study.study}: stopped and saved; {left} of {len(runs)} runs left, {one} first; call again"
+                )
+                raise typer.Exit(128 + interruption.signal_number if interruption.signal_number else 0) from None
+            typer.echo(_outcome(one, record.last.accuracy, record.scored, trained))
+        typer.echo(f"{study.study}: all {len(runs)} runs done")
 
 
 @app.command()

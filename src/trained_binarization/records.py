@@ -83,6 +83,7 @@ class Record(BaseModel):
     device: str
     driver: str | None
     threads: int
+    processes: int = 1
 
 
 class Data(BaseModel):

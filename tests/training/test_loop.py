@@ -1,51 +1,19 @@
 """The loop: a pinned recipe, evaluation by hand, statistics of layers, compilation."""
 
 import shutil
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from trained import trainer
 
-from helpers import small_settings
 from trained_binarization.binarization.layers import alphas, binary_layers
-from trained_binarization.datasets.augment import Augmentation, channel_statistics
+from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
 from trained_binarization.networks.vgg_small import VGGSmall
-from trained_binarization.study import Compute, Finetuning, Method, Training
+from trained_binarization.study import Method
 from trained_binarization.training.loop import Trainer, evaluate, layer_statistics
-from trained_binarization.training.progress import Progress
-
-
-class InDouble(Augmentation):
-    """Batches in float64."""
-
-    def batch(self, choices: Tensor) -> Tensor:
-        return super().batch(choices).double()
-
-
-def trainer(method: Method | None, count: int, double: bool = False, **compute: Any) -> Trainer:
-    """A trainer of a narrow VGG-Small on the first digits, by the quick study's recipe."""
-    settings, digits = small_settings(), read_digits()
-    stage = settings["finetune"] if method else settings["pretrain"]
-    training = (Finetuning if method else Training).model_validate(stage | {"batch_size": 32, "epochs": 2})
-    torch.manual_seed(0)
-    network = VGGSmall(method, width=0.125, image_size=16)
-    for _, layer in binary_layers(network):
-        layer.initialize_from_weight()
-    images = digits.train_images[:count]
-    return Trainer(
-        network=network.double() if double else network,
-        training=training,
-        compute=Compute.model_validate(settings["compute"] | compute),
-        seed=0,
-        labels=digits.train_labels[:count],
-        scored=(digits.test_images, digits.test_labels),
-        augmentation=(InDouble if double else Augmentation)(images, padding=1, flip=False),
-        progress=Progress("test", 2, 32),
-    )
-
 
 # What steps of two epochs of twelve give, in float64: float32's sums differ from one processor to the next. If these
 # change, training means something else: raise records.METHOD_VERSION.
@@ -84,7 +52,7 @@ def losses_of(one: Trainer, steps: int = 24) -> list[float]:
     for step in range(steps):
         epoch, batch = divmod(step, one.batches)
         one.state.epoch = epoch
-        losses.append(one._step(one.augmentation.draw(one.seed, epoch), batch)[0].item())
+        losses.append(one.step(one.augmentation.draw(one.seed, epoch), batch)[0].item())
     return losses
 
 

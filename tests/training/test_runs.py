@@ -2,44 +2,24 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from trained import CHILD, PARENT, folder_of, record_of, train
 
-from helpers import Settings, command, merged, small_settings, small_study, started, tree, write_params
+from helpers import Settings, small_settings, small_study, tree
 from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
 from trained_binarization.datasets.prepare import prepare
 from trained_binarization.errors import UserError
 from trained_binarization.networks import build
 from trained_binarization.records import fingerprint, read_data, read_record, run_folder, sha256
-from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study
+from trained_binarization.study import Run, Study
 from trained_binarization.training.checkpoint import FOLDER
-from trained_binarization.training.loop import Interrupted, evaluate
+from trained_binarization.training.loop import evaluate
 from trained_binarization.training.runs import WEIGHTS, train_run
-
-PARENT = Run(network="vgg_small", variant=FULL_PRECISION, seed=0)
-CHILD = Run(network="vgg_small", variant=METHOD, seed=0)
-
-
-def folder_of(root: Path, run: Run = PARENT) -> Path:
-    return run_folder(root / "results", small_study(), run)
-
-
-def record_of(root: Path, run: Run = PARENT) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder_of(root, run) / "record.json").read_text(encoding="utf-8"))
-    return content
-
-
-def train(root: Path, run: Run = PARENT, **changes: Any) -> Any:
-    return train_run(small_study(**changes), run, root / "results")
-
 
 # ------------------------------------------------------------------------------------------------ a run and its record
 
@@ -294,171 +274,6 @@ def test_a_child_starts_from_its_parents_weights(small: Path) -> None:
         expected = (weight * (0.5 / weight.std())).clamp(-1, 1)
         torch.testing.assert_close(child[f"conv{layer}.weight"], expected, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(child[f"conv{layer}.alpha"].squeeze(), weight.abs().mean(), rtol=1e-5, atol=0)
-
-
-# ------------------------------------------------------------------------------------------------------ nothing is lost
-
-
-@pytest.mark.parametrize("run", [PARENT, CHILD], ids=str)
-def test_stopped_after_every_step_it_ends_with_the_same_weights(run: Run, small: Path) -> None:
-    # A deadline in the past stops it after one step; 1297 images in batches of 128 are ten steps.
-    expected, history = record_of(small, run), (folder_of(small, run) / "history.csv").read_text(encoding="utf-8")
-    shutil.rmtree(folder_of(small, run))
-    for step in range(1, 11):
-        with pytest.raises(Interrupted) as stop:
-            train_run(small_study(), run, small / "results", deadline=time.monotonic() - 1)
-        assert stop.value.signal_number is None
-        names = sorted(path.name[:13] for path in (folder_of(small, run) / FOLDER).iterdir())
-        assert names[-1] == f"step{step:09d}"
-        assert len(names) == min(step, 2)
-        assert read_record(folder_of(small, run)) is None
-    record, trained = train(small, run)
-    assert trained
-    assert record.weights_sha256 == expected["weights_sha256"]
-    assert record.last.model_dump() == expected["last"]
-    assert record.interruptions == 10
-    assert (folder_of(small, run) / "history.csv").read_text(encoding="utf-8") == history
-    assert not (folder_of(small, run) / FOLDER).exists()
-
-
-def test_a_damaged_newest_checkpoint_costs_its_steps_only(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = record_of(small, CHILD)["weights_sha256"]
-    shutil.rmtree(folder_of(small, CHILD))
-    for _ in range(6):
-        with pytest.raises(Interrupted):
-            train_run(small_study(), CHILD, small / "results", deadline=time.monotonic() - 1)
-    newest = max((folder_of(small, CHILD) / FOLDER).iterdir())
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 16
-    newest.write_bytes(content)
-    capsys.readouterr()
-    record, _ = train(small, CHILD)
-    told = capsys.readouterr().out
-    assert f"{newest}: damaged" in told
-    assert "goes on after epoch 0, batch 5" in told
-    assert record.weights_sha256 == expected
-
-
-def test_checkpoints_of_other_settings_are_not_gone_on_from(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = record_of(small)["weights_sha256"]
-    shutil.rmtree(folder_of(small))
-    with pytest.raises(Interrupted):
-        train_run(
-            small_study(pretrain={"learning_rate": 0.3}), PARENT, small / "results", deadline=time.monotonic() - 1
-        )
-    capsys.readouterr()
-    record, _ = train(small)
-    assert "goes on" not in capsys.readouterr().out
-    assert record.weights_sha256 == expected
-    assert record.interruptions == 0
-
-
-def test_run_stops_at_its_time_limit_with_status_0_and_goes_on(small_trained: Path, tmp_path: Path) -> None:
-    write_params(tmp_path / "params.yaml", small_settings())
-    stopped = command("run", "--time-limit", "0", folder=tmp_path)
-    assert stopped.status == 0, stopped.err
-    assert "4 of 4 runs left, vgg_small/full_precision/seed0 first; call again" in stopped.out
-    stops = 1
-    while "runs left" in command("run", "--time-limit", "0.3", folder=tmp_path).out:
-        stops += 1
-        assert stops < 60
-    finished = command("run", folder=tmp_path)
-    assert finished.status == 0
-    assert finished.out.count("already there, nothing trained") == 4
-    assert "small: all 4 runs done" in finished.out
-    for run in small_study().runs():
-        assert record_of(tmp_path, run)["weights_sha256"] == record_of(small_trained, run)["weights_sha256"], run
-
-
-LONG: Settings = {
-    "pretrain": {"epochs": 6, "batch_size": 32},
-    "finetune": {"epochs": 6, "batch_size": 32},
-    "ablations": [],
-    "variants": {},
-}
-
-
-def long_settings(**changes: Any) -> Settings:
-    settings = merged(small_settings(**LONG), changes)
-    settings["variants"] = {}
-    return settings
-
-
-@pytest.fixture(scope="module")
-def long_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six epochs of forty steps, parent and child, without interruption."""
-    folder = tmp_path_factory.mktemp("long")
-    write_params(folder / "params.yaml", long_settings())
-    outcome = command("run", folder=folder)
-    assert outcome.status == 0, outcome.err
-    return folder
-
-
-def ready(long_trained: Path, folder: Path, run: Run, **compute: Any) -> Path:
-    """A folder where only `run` is left to be trained; its study says how often to save."""
-    shutil.copytree(long_trained / "results", folder / "results")
-    shutil.rmtree(folder_of(folder, run))
-    write_params(folder / "params.yaml", long_settings(compute=compute))
-    return folder
-
-
-def stage(run: Run) -> list[str]:
-    return ["pretrain" if run == PARENT else "finetune", "--network", "vgg_small", "--seed", "0"]
-
-
-def kill_in_the_middle(folder: Path, run: Run, number: signal.Signals, saved_first: bool) -> tuple[int, str]:
-    """Send a signal once two epochs are done (and a checkpoint is there); (exit status, output)."""
-    process: subprocess.Popen[str] = started(*stage(run), folder=folder)
-    lines: list[str] = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        if ": epoch " in line and len(lines) >= 2:
-            break
-    while saved_first and not list((folder_of(folder, run) / FOLDER).glob("step*")):
-        assert process.poll() is None, "".join(lines)
-        time.sleep(0.005)
-    time.sleep(0.05)
-    process.send_signal(number)
-    rest = process.communicate(timeout=60)[0]
-    return process.returncode, "".join(lines) + rest
-
-
-@pytest.mark.parametrize("run", [PARENT, CHILD], ids=str)
-def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_weights(
-    run: Run, long_trained: Path, tmp_path: Path
-) -> None:
-    folder = ready(long_trained, tmp_path, run, checkpoint_seconds=1000.0)
-    status, output = kill_in_the_middle(folder, run, signal.SIGTERM, saved_first=False)
-    assert status == 128 + signal.SIGTERM, output
-    assert f"{run}: stopped by a signal, saved; the same command goes on" in output
-    (saved,) = (folder_of(folder, run) / FOLDER).iterdir()
-    step = int(saved.name[4:13])
-    assert 0 < step < 240
-    assert not (folder_of(folder, run) / "record.json").exists()
-    outcome = command(*stage(run), folder=folder)
-    assert outcome.status == 0, outcome.err
-    assert f"goes on after epoch {(step - 1) // 40}, batch {(step - 1) % 40 + 1}" in outcome.out
-    assert record_of(folder, run)["interruptions"] == 1
-    assert record_of(folder, run)["weights_sha256"] == record_of(long_trained, run)["weights_sha256"]
-    assert sha256(folder_of(folder, run) / WEIGHTS) == record_of(long_trained, run)["weights_sha256"]
-    assert (folder_of(folder, run) / "history.csv").read_bytes() == (
-        folder_of(long_trained, run) / "history.csv"
-    ).read_bytes()
-
-
-def test_sigkill_twice_costs_no_more_than_the_time_between_checkpoints(long_trained: Path, tmp_path: Path) -> None:
-    folder = ready(long_trained, tmp_path, CHILD, checkpoint_seconds=0.02)
-    for _ in range(2):
-        status, output = kill_in_the_middle(folder, CHILD, signal.SIGKILL, saved_first=True)
-        assert status == -signal.SIGKILL, output
-    outcome = command(*stage(CHILD), folder=folder)
-    assert outcome.status == 0, outcome.err
-    assert "goes on after epoch" in outcome.out
-    assert record_of(folder, CHILD)["interruptions"] == 2
-    assert record_of(folder, CHILD)["weights_sha256"] == record_of(long_trained, CHILD)["weights_sha256"]
-    left = {path.name for path in folder_of(folder, CHILD).iterdir()}
-    assert left == {"record.json", "history.csv", WEIGHTS}
 
 
 def test_study_and_data_of_these_tests_are_what_they_seem(small_trained: Path) -> None:

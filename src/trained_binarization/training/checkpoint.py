@@ -38,7 +38,12 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], progres
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """(tensors, progress) of the newest whole checkpoint; a damaged one is told, and the one before it used."""
+    """(tensors, progress) of the newest whole checkpoint; a damaged one is told, and the one before it used.
+
+    What a kill left half written is removed.
+    """
+    for partial in (folder / FOLDER).glob(".*.partial"):
+        partial.unlink(missing_ok=True)
     for path in _all(folder):
         try:
             if sha256(path)[:16] != path.stem.split("-")[1]:

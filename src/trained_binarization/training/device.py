@@ -24,7 +24,9 @@ def set_up(compute: Compute) -> torch.device:
     if compute.compile and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         # A cache of its own that outlasts the process: sixteen runs of one network compile once.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path.home() / ".cache" / "trained-binarization" / "inductor")
-    return torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
+    if compute.device != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def describe(device: torch.device) -> tuple[str, str | None]:

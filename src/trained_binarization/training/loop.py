@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -14,33 +15,55 @@ from torch.nn import functional as F
 from trained_binarization.binarization.layers import ALPHA_FLOOR, alphas, binary_layers, keep_positive, scaling_penalty
 from trained_binarization.datasets.augment import Augmentation, normalise
 from trained_binarization.study import Compute, Training
+from trained_binarization.training.distributed import ALONE, World, data_parallel
 from trained_binarization.training.graph import GraphedUpdate
 from trained_binarization.training.optimizers import build_optimizers, restore_state, set_rate, state_tensors
 from trained_binarization.training.progress import Progress
 from trained_binarization.training.schedules import factor
 
 
-class Interrupted(Exception):
-    """The training stopped before its end, with a checkpoint; `signal_number` is None where a time limit was met."""
+class Interrupted(BaseException):
+    """The training stopped before its end, nothing lost; `signal_number` is None where a time limit was met.
+
+    Like KeyboardInterrupt no Exception: whatever is being done, a compilation among it, is not to catch it.
+    """
 
     def __init__(self, signal_number: int | None) -> None:
         super().__init__("interrupted")
         self.signal_number = signal_number
 
 
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """SIGTERM and SIGINT, collected instead of obeyed at once, so that the training can save first."""
-    received: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+@dataclass
+class StopRequests:
+    """Why to stop: a signal, or a deadline on time.monotonic()'s clock."""
+
+    deadline: float | None = None
+    signal_number: int | None = None
+    at_once: bool = True  # until there is something to save; compiling the first step can take a minute
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """SIGTERM and SIGINT, noted instead of obeyed at once, so that the training can save first."""
+        before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.signal_number = number
+        if self.at_once:
+            raise Interrupted(number)
+
+    # A deadline, too, waits until there is something to save: each call does at least one step, or one evaluation.
+    def __bool__(self) -> bool:
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        return not self.at_once and (late or self.signal_number is not None)
+
+
+GO, SAVE, STOP = 0, 1, 2
+"""What a process can wish for after a batch; the greatest wish of all is done."""
 
 
 @dataclass
@@ -57,17 +80,37 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+EVALUATION_BATCH = 250
+"""Images scored at a time: between two of them an evaluation can be stopped."""
+
+
 @torch.no_grad()
-def evaluate(network: nn.Module, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor) -> tuple[float, float]:
-    """(cross-entropy in nats, accuracy in percent) on uint8 images (N, H, W, 3), all of them, in float32."""
+def evaluate(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    world: World = ALONE,
+    requests: StopRequests | None = None,
+) -> tuple[float, float]:
+    """(cross-entropy in nats, accuracy in percent) on uint8 images (N, H, W, 3), all of them, in float32.
+
+    The processes share the batches. Raises Interrupted where one of them is asked to stop.
+    """
     network.eval()
-    loss = correct = torch.zeros((), dtype=torch.float64, device=images.device)
-    for batch, target in zip(images.split(1000), labels.split(1000), strict=True):
-        logits = network(normalise(batch, mean, std))
-        loss = loss + F.cross_entropy(logits, target, reduction="sum").double()
-        correct = correct + (logits.argmax(1) == target).sum()
+    totals = torch.zeros(2, dtype=torch.float64, device=images.device)
+    batches = list(zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True))
+    for first in range(0, len(batches), world.size):
+        if world.agree(STOP if requests else GO) == STOP:
+            raise Interrupted(requests.signal_number if requests else None)
+        for batch, target in batches[first + world.rank : first + world.rank + 1]:
+            logits = network(normalise(batch, mean, std))
+            loss = F.cross_entropy(logits, target, reduction="sum")
+            totals += torch.stack([loss.double(), (logits.argmax(1) == target).sum().double()])
     network.train()
-    return loss.item() / len(labels), 100 * correct.item() / len(labels)
+    loss_sum, correct = world.total(totals).tolist()
+    return loss_sum / len(labels), 100 * correct / len(labels)
 
 
 def layer_statistics(network: nn.Module, signs: dict[str, Tensor]) -> dict[str, float]:
@@ -105,11 +148,14 @@ class Trainer:
         scored: tuple[Tensor, Tensor],
         augmentation: Augmentation,
         progress: Progress,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.network, self.training, self.compute, self.seed = network, training, compute, seed
         self.labels, self.scored, self.augmentation, self.progress = labels, scored, augmentation, progress
         self.device = self.labels.device
         self.factors = alphas(network)
+        self.model = network if world.size == 1 else data_parallel(network)
         self.optimizers = build_optimizers(network, training)
         self.batches = len(self.labels) // training.batch_size
         self.state = State()
@@ -122,7 +168,7 @@ class Trainer:
             # dynamic=False: every batch has one shape. Evaluation stays eager, in float32.
             self.objective = torch.compile(self._objective, dynamic=False)
         self.update: Callable[[Tensor], Tensor] = self._update
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and world.size == 1:
             self.update = GraphedUpdate(self._update)
 
     def _objective(self, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,59 +178,81 @@ class Trainer:
             images = images.contiguous()
         enabled = self.compute.autocast == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
-            logits = self.network(images)
+            logits = self.model(images)
         cross_entropy = F.cross_entropy(logits.float(), target, label_smoothing=self.training.label_smoothing)
         correct = (logits.argmax(1) == target).sum()
         return cross_entropy + scaling_penalty(self.network), cross_entropy, correct
 
-    def run(self, save: Callable[[], None], received: list[int], deadline: float | None = None) -> None:
-        """Train to the end. `save` writes a checkpoint; `deadline` is on time.monotonic()'s clock."""
-        saved = time.monotonic()
+    def run(self, save: Callable[[], None], requests: StopRequests) -> None:
+        """Train to the end, or to a request to stop. `save` writes a checkpoint of `tensors` and `state`."""
         self.network.train()
+        self.saved = time.monotonic()
         while self.state.epoch < self.training.epochs:
-            choices = self.augmentation.draw(self.seed, self.state.epoch)
             started, seconds = time.monotonic(), self.state.seconds
+            choices = self.augmentation.draw(self.seed, self.state.epoch)
+            # One process holds the sums so far; in the others they begin at zero.
             sums = torch.tensor([self.state.loss_sum, self.state.correct], dtype=torch.float64, device=self.device)
-            for batch in range(self.state.batch, self.batches):
-                sums += self._step(choices, batch)
-                self.state.batch = batch + 1
-                self.progress.batch(self.state, self.batches, sums)
-                now = time.monotonic()
-                stopping = bool(received) or (deadline is not None and now > deadline)
-                if stopping or now - saved > self.compute.checkpoint_seconds:
-                    self.state.loss_sum, self.state.correct = sums.tolist()
-                    self.state.seconds = seconds + time.monotonic() - started
-                    save()
-                    saved = now
-                if stopping:
-                    raise Interrupted(received[0] if received else None)
-            self._end_epoch(sums)
+            sums *= self.world.rank == 0
+
+            def keep(sums: Tensor = sums, before: float = seconds - started) -> None:
+                self.state.loss_sum, self.state.correct = self.world.total(sums.clone()).tolist()
+                self.state.seconds = before + time.monotonic()
+                save()
+                self.saved = time.monotonic()
+
+            try:
+                for batch in range(self.state.batch, self.batches):
+                    sums += self.step(choices, batch)
+                    self.state.batch = batch + 1
+                    requests.at_once = False
+                    self.progress.batch(self.state, self.batches, sums * self.world.size)
+                    action = self.world.agree(self._wish(requests))
+                    if action == STOP:
+                        raise Interrupted(requests.signal_number)
+                    if action == SAVE:
+                        keep()
+                self._end_epoch(self.world.total(sums.clone()), requests)
+            except Interrupted:
+                if not requests.at_once:
+                    keep()
+                raise
             self.state.seconds = seconds + time.monotonic() - started
             self.progress.epoch(self.state)
-            if time.monotonic() - saved > self.compute.checkpoint_seconds:
-                save()
-                saved = time.monotonic()
 
-    def _step(self, choices: Tensor, batch: int) -> Tensor:
-        """One step; returns the batch's sums, float64 (2,): cross-entropy and number correct."""
+    def _wish(self, requests: StopRequests) -> int:
+        if requests:
+            return STOP
+        return SAVE if time.monotonic() - self.saved > self.compute.checkpoint_seconds else GO
+
+    def step(self, choices: Tensor, batch: int) -> Tensor:
+        """One step of the current epoch; returns this process's share of (cross-entropy, number correct), float64."""
         size, training = self.training.batch_size, self.training
         done = (self.state.epoch * self.batches + batch) / (training.epochs * self.batches)
         set_rate(self.optimizers, factor(training.schedule, done))
-        return self.update(choices[:, batch * size : (batch + 1) * size].contiguous())
+        return self.update(self.world.part(choices[:, batch * size : (batch + 1) * size]).contiguous())
 
     def _update(self, choices: Tensor) -> Tensor:
         loss, cross_entropy, correct = self.objective(choices)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.descend()
+        return torch.stack([cross_entropy.detach().double() / self.world.size, correct.double()])
+
+    def descend(self) -> None:
+        """The optimizers' step, and the scaling factors' projection."""
         for optimizer in self.optimizers:
             optimizer.step()
         keep_positive(self.factors)
-        return torch.stack([cross_entropy.detach().double(), correct.double()])
 
-    def _end_epoch(self, sums: Tensor) -> None:
+    def _end_epoch(self, sums: Tensor, requests: StopRequests) -> None:
         loss, correct = sums.tolist()
         state, training = self.state, self.training
+        evaluation_loss = evaluation_accuracy = None
+        if (state.epoch + 1) % training.evaluate_every == 0 or state.epoch + 1 == training.epochs:
+            mean, std = self.augmentation.mean, self.augmentation.std
+            scored = evaluate(self.network, *self.scored, mean, std, self.world, requests)
+            evaluation_loss, evaluation_accuracy = scored
         last = (state.epoch + 1) - 1 / self.batches  # where the epoch's last step stood, also after a resume there
         state.epoch, state.batch, state.loss_sum, state.correct = state.epoch + 1, 0, 0.0, 0.0
         state.images += self.batches * training.batch_size
@@ -193,12 +261,9 @@ class Trainer:
             "learning_rate": training.learning_rate * factor(training.schedule, last / training.epochs),
             "train_loss": loss / self.batches,
             "train_accuracy": 100 * correct / (self.batches * training.batch_size),
-            "evaluation_loss": None,
-            "evaluation_accuracy": None,
+            "evaluation_loss": evaluation_loss,
+            "evaluation_accuracy": evaluation_accuracy,
         }
-        if state.epoch % training.evaluate_every == 0 or state.epoch == training.epochs:
-            mean, std = self.augmentation.mean, self.augmentation.std
-            row["evaluation_loss"], row["evaluation_accuracy"] = evaluate(self.network, *self.scored, mean, std)
         state.history.append(row | layer_statistics(self.network, self.signs))
 
     def alphas_at_floor(self) -> int:

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Shows loss, accuracy, images a second and time left of one run."""
+    """Shows loss, accuracy, images a second and time left of one run; `bar`: as a bar, where there is a terminal."""
 
-    def __init__(self, name: str, epochs: int, batch_size: int) -> None:
+    def __init__(self, name: str, epochs: int, batch_size: int, bar: bool = True) -> None:
         self.name, self.epochs, self.batch_size = name, epochs, batch_size
         self.bar: tqdm | None = None
-        self.terminal = sys.stderr.isatty()
+        self.terminal = bar and sys.stderr.isatty()
         self.began, self.batches, self.shown = time.monotonic(), 0, 0.0
 
     def _rate(self) -> float:

@@ -33,7 +33,8 @@ from trained_binarization.records import (
 from trained_binarization.study import Method, Run, Study
 from trained_binarization.training import checkpoint
 from trained_binarization.training.device import describe, set_up
-from trained_binarization.training.loop import State, Trainer, evaluate, stop_requests
+from trained_binarization.training.distributed import ALONE, World
+from trained_binarization.training.loop import State, StopRequests, Trainer, evaluate
 from trained_binarization.training.progress import Progress
 from trained_binarization.training.weights import SIGNS, WEIGHTS, load_weights, save_weights
 
@@ -66,20 +67,28 @@ def _start_from(parent: Run, network: nn.Module, study: Study, results: Path, da
 
 
 def train_run(
-    study: Study, run: Run, results: Path, *, again: bool = False, deadline: float | None = None
+    study: Study,
+    run: Run,
+    results: Path,
+    *,
+    again: bool = False,
+    deadline: float | None = None,
+    world: World = ALONE,
 ) -> tuple[Record, bool]:
     """(the run's record, whether it was trained now). A run whose record is complete and fresh returns at once.
 
-    Raises Interrupted, with everything saved, at a signal or at `deadline` (on time.monotonic()'s clock).
+    Several processes read one file system; the first decides and writes. Raises Interrupted, with everything saved, at
+    a signal or at `deadline` (on time.monotonic()'s clock).
     """
-    record = None if again else finished(results, study, run)
+    record: Record | None = world.from_first(None if again or world.rank else finished(results, study, run))
     if record:
         return record, False
-    job = _Job(study, run, results)
+    job = _Job(study, run, results, world)
     job.resume()
-    with stop_requests() as received:
-        job.trainer.run(job.save_checkpoint, received, deadline)
-    return job.finish(), True
+    requests = StopRequests(deadline)
+    with requests.collected():
+        job.trainer.run(job.save_checkpoint, requests)
+    return world.from_first(None if world.rank else job.finish()), True
 
 
 def _with_weights(study: Study, run: Run, images: Images, path: Path) -> nn.Module:
@@ -124,8 +133,8 @@ def evaluate_run(study: Study, run: Run, results: Path) -> tuple[float, Record]:
 class _Job:
     """One run being trained: what `train_run` opens, resumes, saves and finishes."""
 
-    def __init__(self, study: Study, run: Run, results: Path) -> None:
-        self.study, self.run, self.folder = study, run, run_folder(results, study, run)
+    def __init__(self, study: Study, run: Run, results: Path, world: World) -> None:
+        self.study, self.run, self.folder, self.world = study, run, run_folder(results, study, run), world
         self.provenance = provenance()  # now, of the code that is loaded, not of what lies there at the end
         self.data_checksum = read_data(results, study).checksum
         self.fingerprint = fingerprint(study, run, self.data_checksum)
@@ -162,7 +171,8 @@ class _Job:
             labels=train[1],
             scored=scored,
             augmentation=Augmentation(train[0], study.dataset.padding, study.dataset.flip),
-            progress=Progress(f"{study.study}: {self.run}", training.epochs, training.batch_size),
+            progress=Progress(f"{study.study}: {self.run}", training.epochs, training.batch_size, self.world.rank == 0),
+            world=self.world,
         )
 
     def resume(self) -> None:
@@ -182,6 +192,8 @@ class _Job:
     def save_checkpoint(self) -> None:
         """Save all that the rest of the training depends on."""
         trainer = self.trainer
+        if self.world.rank:
+            return
         step = trainer.state.epoch * trainer.batches + trainer.state.batch
         commit = self.provenance["commit"]
         progress = {"fingerprint": self.fingerprint, "commit": commit, "state": asdict(trainer.state)}
@@ -228,6 +240,7 @@ class _Job:
             device=name,
             driver=driver,
             threads=torch.get_num_threads(),
+            processes=self.world.size,
             **self.provenance,
         )
         write_json(self.folder / "record.json", record.model_dump())
