@@ -1,5 +1,6 @@
 """The command line: one command a stage, and the few that a person wants."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -9,12 +10,15 @@ import typer
 from pydantic import ValidationError
 
 from trained_binarization.errors import UserError
-from trained_binarization.records import finished, write_text
+from trained_binarization.records import finished, write_json, write_text
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, load_study
 
 # Stages import what they need when they are called: `verify` and `report` need no torch, training no plotting.
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+
+measure = typer.Typer(no_args_is_help=True, help="Measure how fast this machine is.")
+app.add_typer(measure, name="benchmark")
 
 Params = Annotated[Path, typer.Option(help="The study file.")]
 Results = Annotated[Path, typer.Option(help="The folder of all studies' results.")]
@@ -158,6 +162,27 @@ def evaluate(
         f"the record says {record.last.accuracy:.2f} %: {'agrees' if agrees else 'does not agree'}"
     )
     raise typer.Exit(0 if agrees else 1)
+
+
+@measure.command("training")
+def benchmark_training(
+    params: Params = Path("studies/cifar10.yaml"),
+    results: Results = RESULTS,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; all of the machine's if not given.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Images a round; take an epoch's on a GPU.")] = 1280,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each way, in turn.")] = 5,
+) -> None:
+    """Compare this engine with the stock way of training; writes results/benchmarks/training-DEVICE.{json,md}."""
+    from trained_binarization.training.benchmark import benchmark_training as measure_training
+    from trained_binarization.training.benchmark import table
+
+    study = load_study(params)
+    compute = study.compute.model_copy(update={"threads": threads or len(os.sched_getaffinity(0))})
+    result = measure_training(study.model_copy(update={"compute": compute}), images, rounds, typer.echo)
+    path = results / "benchmarks" / f"training-{'cuda' if result['driver'] else 'cpu'}"
+    write_json(path.with_suffix(".json"), result)
+    write_text(path.with_suffix(".md"), table(result))
+    typer.echo(f"\n{table(result)}\n{path}.json and .md: written")
 
 
 @app.command()
