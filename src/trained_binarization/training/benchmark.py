@@ -200,7 +200,7 @@ def _ceiling(device: torch.device, precision: str) -> dict[str, Any]:
 
 
 def _flops(engine: Trainer, choices: Tensor) -> float:
-    """Floating-point operations of a step's matrix products and convolutions, forward and backward, counted by torch."""
+    """Floating-point operations of a step: its matrix products and convolutions, both passes, counted by torch."""
     images = engine.augmentation.batch(choices[:, : engine.training.batch_size])
     with FlopCounterMode(display=False) as counter:
         engine.network(images).sum().backward()
