@@ -185,6 +185,17 @@ def benchmark_training(
     typer.echo(f"\n{table(result)}\n{path}.json and .md: written")
 
 
+@measure.command("fast-path")
+def benchmark_fast_path(params: Params = Path("studies/cifar10-cpu.yaml"), results: Results = RESULTS) -> None:
+    """Compare the study's records with those of results/benchmarks/fast-path, trained the plain way."""
+    from trained_binarization.evidence.fast_path import table
+
+    folder = results / "benchmarks" / "fast-path"
+    text = table(load_study(params), load_study(folder / "params.yaml"), results, folder)
+    write_text(folder / "table.md", text)
+    typer.echo(text)
+
+
 @app.command()
 def aggregate(params: Params = PARAMS, results: Results = RESULTS, claims: Path = Path("claims.yaml")) -> None:
     """Turn the study's records into tables, figures and verdicts."""

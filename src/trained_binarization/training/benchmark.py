@@ -35,6 +35,7 @@ def benchmark_training(study: Study, images: int, rounds: int, say: Callable[[st
     """
     if study.dataset.name != "cifar10":
         raise UserError(f"study {study.study}: dataset.name: found '{study.dataset.name}'; allowed: 'cifar10'")
+    of_now = provenance()  # of the code that is loaded, not of what lies there at the end
     device = set_up(study.compute)
     data = open_dataset(study.dataset)
     batch = max(study.pretrain.batch_size, study.finetune.batch_size)
@@ -58,7 +59,7 @@ def benchmark_training(study: Study, images: int, rounds: int, say: Callable[[st
             _measure(study, study.find(study.networks[0], variant, seed), data, device, images, rounds, ceiling, say)
             for variant, seed in ((FULL_PRECISION, study.seeds.pretrain[0]), (METHOD, study.seeds.finetune[0]))
         ],
-        **provenance(),
+        **of_now,
     }
 
 
