@@ -29,7 +29,7 @@ environment: .venv/made
 # have them.
 lock:
 	python3 -m venv --clear .venv/lock
-	.venv/lock/bin/python -m pip install --disable-pip-version-check --quiet '.[evidence,engines,notebooks,dev]'
+	.venv/lock/bin/python -m pip install --disable-pip-version-check --quiet '.[evidence,engines,deploy,notebooks,dev]'
 	.venv/lock/bin/python -m pip freeze --all --exclude pip --exclude trained-binarization \
 		| grep --invert-match --extended-regexp '^(nvidia|cuda|triton)' > requirements.lock
 	rm -r .venv/lock

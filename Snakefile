@@ -59,6 +59,12 @@ rule replication:
     input:
         expand("results/{study}/verdicts.json", study=STUDY.study),
         expand("results/{study}/report.html", study=STUDY.study),
+        expand(
+            "results/{study}/deploy/{network}/{file}",
+            study=STUDY.study,
+            network=STUDY.networks,
+            file=["deploy.json", "card.md"],
+        ),
         "claims.yaml",
         EVIDENCE,
     output:
@@ -146,6 +152,22 @@ rule ablate:
     shell:
         "python -m trained_binarization ablate --params {params.study:q}"
         " --network {wildcards.network} --variant {wildcards.variant} --seed {wildcards.seed} &> {log}"
+
+
+# The method's first seed; the model itself is not declared, like weights.
+rule deploy:
+    input:
+        f"results/{{study}}/runs/{{network}}/method/seed{STUDY.seeds.finetune[0]}/record.json",
+    output:
+        update("results/{study}/deploy/{network}/deploy.json"),
+        update("results/{study}/deploy/{network}/card.md"),
+    log:
+        "logs/{study}/deploy/{network}.log",
+    threads: config["compute"]["threads"]
+    params:
+        study=FILE,
+    shell:
+        "python -m trained_binarization deploy --params {params.study:q} --network {wildcards.network} &> {log}"
 
 
 rule aggregate:

@@ -142,26 +142,76 @@ def keep(
     typer.echo(f"{keep_signs(study, study.find(network, variant, seed), results)}: written")
 
 
+Model = Annotated[Path, typer.Argument(help="An exported model, MODEL.xml.")]
+
+
 @app.command()
 def evaluate(
-    network: Network,
-    seed: SeedNumber,
+    model: Annotated[Path | None, typer.Argument(help="An exported model, MODEL.xml, in place of a run.")] = None,
+    network: Annotated[str | None, typer.Option(help="One of the study's networks.")] = None,
+    seed: Annotated[int | None, typer.Option(help="One of the study's seeds.")] = None,
     variant: Variant = METHOD,
     params: Params = PARAMS,
     results: Results = RESULTS,
 ) -> None:
-    """Score a run's kept weights again. Exit status 1 where its record says otherwise by more than 0.05 points."""
-    from trained_binarization.training.runs import evaluate_run
+    """Score a run's kept weights, or an exported model, again. Exit status 1 where its record says otherwise.
 
+    Otherwise is a difference of more than 0.05 points: a value next to zero can fall on the other side where sums are
+    rounded differently.
+    """
     study = load_study(params)
-    accuracy, record = evaluate_run(study, study.find(network, variant, seed), results)
-    # A value next to zero can fall on the other side where sums are rounded differently: 5 images in 10,000.
-    agrees = abs(accuracy - record.last.accuracy) <= 0.05
+    if model is not None:
+        from trained_binarization.deploy.use import evaluate_model
+
+        accuracy, recorded, images, scored = evaluate_model(model, study)
+    elif network is None or seed is None:
+        raise UserError("evaluate: found no run and no model; allowed: --network and --seed, or MODEL.xml")
+    else:
+        from trained_binarization.training.runs import evaluate_run
+
+        accuracy, record = evaluate_run(study, study.find(network, variant, seed), results)
+        recorded, images, scored = record.last.accuracy, record.images_scored, record.scored
+    agrees = abs(accuracy - recorded) <= 0.05
     typer.echo(
-        f"{accuracy:.2f} % on the {record.images_scored} {record.scored} images; "
-        f"the record says {record.last.accuracy:.2f} %: {'agrees' if agrees else 'does not agree'}"
+        f"{accuracy:.2f} % on the {images} {scored} images; "
+        f"the record says {recorded:.2f} %: {'agrees' if agrees else 'does not agree'}"
     )
     raise typer.Exit(0 if agrees else 1)
+
+
+@app.command()
+def deploy(network: Network, params: Params = PARAMS, results: Results = RESULTS, again: Again = False) -> None:
+    """Export the method's first seed with one bit a weight, prove that it computes the same, write its card."""
+    from trained_binarization.deploy.stage import deploy as deploy_network
+
+    typer.echo(deploy_network(load_study(params), network, results, again=again))
+
+
+@app.command()
+def export(
+    network: Network,
+    seed: SeedNumber,
+    to: Annotated[Path, typer.Option(help="Where to write: TO.xml and TO.bin.")],
+    variant: Variant = METHOD,
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+) -> None:
+    """Write a binary run as an OpenVINO model with one bit a weight."""
+    from trained_binarization.deploy.stage import export as export_run
+
+    study = load_study(params)
+    made = export_run(study, study.find(network, variant, seed), results, to)
+    for name, sha in made["files"].items():
+        typer.echo(f"{to.with_name(name)}: {made['bytes'][name]:,} bytes, SHA-256 {sha}")
+
+
+@app.command()
+def predict(model: Model, images: Annotated[list[Path], typer.Argument(help="Image files, of any size.")]) -> None:
+    """Classify image files with an exported model: label, confidence, milliseconds."""
+    from trained_binarization.deploy.use import classify
+
+    for image, label, confidence, milliseconds in classify(model, images):
+        typer.echo(f"{image}: {label}, {100 * confidence:.1f} %, {milliseconds:.2f} ms")
 
 
 @measure.command("training")

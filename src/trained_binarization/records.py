@@ -161,6 +161,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that we wrote; UserError where it is damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: found damaged content ({error}); allowed: a whole file; delete it") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: found {type(value).__name__}; allowed: an object; delete the file")
+    return value
+
+
 def _read(path: Path, model: type[Model], remedy: str) -> Model:
     try:
         return model.model_validate_json(path.read_text(encoding="utf-8"))

@@ -91,6 +91,12 @@ def train_run(
     return world.from_first(None if world.rank else job.finish()), True
 
 
+def kept_network(study: Study, run: Run, results: Path, images: Images) -> nn.Module:
+    """A finished run's network with its kept weights (or signs); UserError where there are none."""
+    path, _ = _kept(study, run, results, (WEIGHTS, SIGNS))
+    return _with_weights(study, run, images, path)
+
+
 def _with_weights(study: Study, run: Run, images: Images, path: Path) -> nn.Module:
     network = network_of(study, run, images)
     load_weights(network, path)

@@ -1,0 +1,1 @@
+"""The 1-bit network outside of the training framework: folded, exported, proven equal, measured."""

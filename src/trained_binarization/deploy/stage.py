@@ -1,0 +1,154 @@
+"""The stage `deploy`: the method's first seed exported, proven, and described; and `export` for any run."""
+
+import importlib.util
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trained_binarization.errors import UserError
+from trained_binarization.evidence.statistics import t_interval
+from trained_binarization.records import Record, read_data, read_json, run_folder, status, write_json, write_text
+from trained_binarization.study import METHOD, Run, Study
+
+LICENCES = {
+    "cifar10": "CIFAR-10 (Krizhevsky 2009): published for research without a licence text; cite its technical report",
+    "digits": "Optical recognition of handwritten digits (Alpaydin & Kaynak 1998, UCI): CC BY 4.0",
+}
+
+
+def deploy_folder(results: Path, study: Study, network: str) -> Path:
+    """Where a network's exported model, its proof and its card lie."""
+    return results / study.study / "deploy" / network
+
+
+def _finished(study: Study, run: Run, results: Path) -> Record:
+    state, record = status(results, study, run, read_data(results, study).checksum)
+    if state != "done" or record is None:
+        raise UserError(f"{run_folder(results, study, run)}: the run is {state}; make it with: {run.command}")
+    return record
+
+
+def _missing() -> str | None:
+    return None if importlib.util.find_spec("openvino") else "openvino is not installed: pip install '.[deploy]'"
+
+
+def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
+    """Write a finished binary run as PATH.xml and PATH.bin; returns the image size, and SHA-256 and bytes by name."""
+    if reason := _missing():
+        raise UserError(f"export: {reason}")
+    from trained_binarization.datasets import open_dataset
+    from trained_binarization.datasets.augment import channel_statistics
+    from trained_binarization.deploy.export import EXPORTERS
+    from trained_binarization.deploy.model import About, save_model
+    from trained_binarization.training.runs import kept_network
+
+    if study.variant(run.variant) is None:
+        raise UserError(f"export: variant: found '{run.variant}'; allowed: a binary one")
+    record = _finished(study, run, results)
+    data = open_dataset(study.dataset)
+    network = kept_network(study, run, results, data).eval()
+    train_images = data.split(study.dataset.validation)[0][0]
+    model = EXPORTERS[run.network](network, *channel_statistics(train_images), data.size)
+    about = About(
+        study=study.study,
+        run=str(run),
+        classes=data.classes,
+        image_size=data.size,
+        data_checksum=record.data_checksum,
+        weights_sha256=record.weights_sha256,
+        accuracy=record.last.accuracy,
+    )
+    files = save_model(model, about, path)
+    sizes = {name: path.with_name(name).stat().st_size for name in files}
+    return {"image_size": data.size, "files": files, "bytes": sizes}
+
+
+def deploy(study: Study, network: str, results: Path, *, again: bool = False) -> str:
+    """Export the method's first seed, prove it equal, and write deploy.json and card.md; a line on what came of it.
+
+    A deploy.json that fits the run's record is left alone. Where the model cannot be made here (no openvino, no
+    weights, a width it cannot compute), the reason is written instead. UserError where the proof fails.
+    """
+    run = study.find(network, METHOD, study.seeds.finetune[0])
+    record = _finished(study, run, results)
+    folder = deploy_folder(results, study, network)
+    path = folder / "deploy.json"
+    before = read_json(path) if path.exists() and not again else {}
+    if before.get("weights_sha256") == record.weights_sha256 and before.get("status") == "exported":
+        for name in ("deploy.json", "card.md"):
+            (folder / name).touch()  # for engines that go by time
+        return f"{path}: already there, nothing exported"
+    found: dict[str, Any] = {"run": str(run), "weights_sha256": record.weights_sha256}
+    try:
+        exported = export(study, run, results, folder / network)
+    except UserError as error:
+        found |= {"status": f"not run: {error}"}
+    else:
+        found |= {"status": "exported"} | exported | _proven(study, run, results, folder / f"{network}.xml")
+    write_json(path, found)
+    write_text(folder / "card.md", _card(study, run, results, found))
+    return f"{path}: {found['status']}"
+
+
+def _proven(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
+    import openvino
+
+    from trained_binarization.datasets import open_dataset
+    from trained_binarization.datasets.augment import channel_statistics
+    from trained_binarization.deploy.model import read_model
+    from trained_binarization.deploy.proof import compare
+    from trained_binarization.training.device import set_up
+    from trained_binarization.training.runs import kept_network
+
+    compute = study.compute.model_copy(update={"device": "cpu"})
+    set_up(compute)
+    data = open_dataset(study.dataset)
+    (train_images, _), (images, labels) = data.split(study.dataset.validation)
+    network = kept_network(study, run, results, data).eval()
+    mean, std = channel_statistics(train_images)
+    proof = compare(network, read_model(path), images, labels, mean, std, compute.threads)  # type: ignore[arg-type]
+    if faults := proof.faults():
+        raise UserError(f"{path}: found a model that computes something else: {'; '.join(faults)}; allowed: no faults")
+    return {"openvino": openvino.__version__.split("-")[0], "proof": asdict(proof)}
+
+
+def _card(study: Study, run: Run, results: Path, found: dict[str, Any]) -> str:
+    """The model card, from the records."""
+    title = f"# Model card: {run.network}, 1 bit, {study.study}\n"
+    if found["status"] != "exported":
+        return f"{title}\n{found['status']}\n"
+    record, proof = _finished(study, run, results), found["proof"]
+    seeds = [study.find(run.network, METHOD, seed) for seed in study.seeds.finetune]
+    done = [status(results, study, one, record.data_checksum) for one in seeds]
+    accuracies = [one.last.accuracy for state, one in done if state == "done" and one is not None]
+    spread = f"one seed of {len(seeds)}"
+    if len(accuracies) > 1:
+        interval = t_interval(accuracies, 0.95)
+        spread = (
+            f"mean of {interval.n} seeds {interval.mean:.2f} %, 95 % interval {interval.low:.2f} to {interval.high:.2f}"
+        )
+    bytes_of = found["bytes"]
+    files = "\n".join(f"- `{name}`: {bytes_of[name]:,} bytes, SHA-256 `{sha}`" for name, sha in found["files"].items())
+    sums, size = sum(layer["sums"] for layer in proof["layers"]), found["image_size"]
+    facts = {
+        "Network": f"{run.network}, width {study.architecture[run.network].width:g}; weights and activations of one "
+        "bit, but for the first convolution and the classifier (float32)",
+        "Method": "Xu & Cheung, BMVC 2019, as reconstructed in this repository",
+        "Study": f"`{study.study}`: {study.title}",
+        "Stands in with": study.stand_in or "nothing: the paper's own setting",
+        "Data": f"{study.dataset.name}, checksum `{record.data_checksum[:16]}`",
+        "Licence of the data": LICENCES[study.dataset.name],
+        "Accuracy": f"{proof['accuracy_exported']:.2f} % on {proof['images']:,} {record.scored} images, all of them; "
+        f"the framework's network {proof['accuracy_framework']:.2f} %, its record {record.last.accuracy:.2f} %; "
+        f"{spread}",
+        "Record": f"`{run_folder(results, study, run).as_posix()}/record.json`, commit `{record.commit[:12]}`",
+        "Proof": f"{sums:,} sums of {len(proof['layers'])} binary convolutions compared, none differs; "
+        f"{len(proof['differences'])} of {proof['images']:,} predictions differ"
+        + (", each traced to a value within rounding of zero" if proof["differences"] else ""),
+        "Input": f"`images`, uint8 (1, {size}, {size}, 3), RGB, 0 to 255; to be reshaped for more images at once",
+        "Output": "`logits`, float32 (1, classes)",
+        "Use": "`trained-binarization predict MODEL.xml IMAGE...`, or OpenVINO's runtime on a CPU",
+        "Limits": "trained to tell these classes apart and nothing else; how far its confidence can be trusted was not "
+        "tested",
+    }
+    return "\n".join([title, *(f"- **{fact}**: {text}." for fact, text in facts.items()), "", files]) + "\n"
