@@ -235,6 +235,25 @@ def benchmark_training(
     typer.echo(f"\n{table(result)}\n{path}.json and .md: written")
 
 
+@measure.command("inference")
+def benchmark_inference(
+    network: Network = "vgg_small",
+    params: Params = Path("studies/cifar10.yaml"),
+    results: Results = RESULTS,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of every engine, in turn.")] = 10,
+) -> None:
+    """Compare the exported model with float and int8 engines; writes results/benchmarks/inference.{json,md}."""
+    from trained_binarization.deploy.benchmark import benchmark_inference as measure_inference
+    from trained_binarization.deploy.benchmark import table
+
+    threads = sorted({1, len(os.sched_getaffinity(0))})
+    result = measure_inference(load_study(params), network, results, threads, rounds, typer.echo)
+    path = results / "benchmarks" / "inference"
+    write_json(path.with_suffix(".json"), result)
+    write_text(path.with_suffix(".md"), table(result))
+    typer.echo(f"\n{table(result)}\n{path}.json and .md: written")
+
+
 @measure.command("fast-path")
 def benchmark_fast_path(params: Params = Path("studies/cifar10-cpu.yaml"), results: Results = RESULTS) -> None:
     """Compare the study's records with those of results/benchmarks/fast-path, trained the plain way."""

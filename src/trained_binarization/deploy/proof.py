@@ -14,7 +14,7 @@ import numpy as np
 import openvino as ov
 import torch
 from openvino import opset13
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trained_binarization.binarization.layers import BinaryConv2d, binary_layers
@@ -95,7 +95,7 @@ def exported_sums(layer: BinaryConv2d, bits: Tensor, threads: int = 1) -> np.nda
 
 
 @torch.no_grad()
-def compare_layers(network: VGGSmall, images: Tensor, mean: Tensor, std: Tensor) -> list[LayerProof]:
+def compare_layers(network: nn.Module, images: Tensor, mean: Tensor, std: Tensor) -> list[LayerProof]:
     """Each binary convolution alone, on the bits that these images give it in the framework."""
     inputs: dict[str, Tensor] = {}
 
