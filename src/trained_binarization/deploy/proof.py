@@ -129,14 +129,17 @@ def compare(
         accuracy_framework=100 * (theirs == labels).double().mean().item(),
         accuracy_exported=100 * (ours == labels).double().mean().item(),
         differences=[
-            Difference(i, int(theirs[i]), int(ours[i]), *_parting(network, images[i : i + 1], mean, std))
+            Difference(i, int(theirs[i]), int(ours[i]), *_parting(network, images[i : i + 1], mean, std, int(ours[i])))
             for i in differing
         ],
     )
 
 
-def _parting(network: VGGSmall, image: Tensor, mean: Tensor, std: Tensor) -> tuple[str, int, float]:
-    """(the first layer whose input bits differ, how many, their greatest distance from zero) for one image."""
+def _parting(network: VGGSmall, image: Tensor, mean: Tensor, std: Tensor, exported: int) -> tuple[str, int, float]:
+    """(the first layer whose input bits differ, how many, their greatest distance from zero) for one image.
+
+    Where none differ, it is the classifier, and how far its logits of the two predictions lie apart.
+    """
     size = image.shape[1]
     parameter = opset13.parameter([1, size, size, 3], np.uint8)
     model = ov.Model([export.convolution(export.normalised(parameter, mean, std), network.conv1)], [parameter], "conv1")
@@ -146,7 +149,7 @@ def _parting(network: VGGSmall, image: Tensor, mean: Tensor, std: Tensor) -> tup
         layer.register_forward_pre_hook(lambda _, arguments, name=name: values.__setitem__(name, arguments[0]))
         for name, layer in binary_layers(network)
     ]
-    network(normalise(image, mean, std))
+    logits = network(normalise(image, mean, std))[0]
     for handle in handles:
         handle.remove()
     inner, whole, norm = None, False, network.bn1
@@ -161,4 +164,4 @@ def _parting(network: VGGSmall, image: Tensor, mean: Tensor, std: Tensor) -> tup
         x = sums_of(layer, bits)
         x = F.max_pool2d(x, 2) if number % 2 == 0 else x
         inner, whole, norm = of_sums(layer), True, getattr(network, f"bn{number}")
-    return "classifier", 0, 0.0
+    return "classifier", 0, (logits.max() - logits[exported]).item()

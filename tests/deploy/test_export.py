@@ -1,0 +1,268 @@
+"""The exported model, against the framework: sums one by one, bits, predictions, files, commands."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers import REPOSITORY, command, small_settings, write_params
+from trained_binarization.binarization.layers import BinaryConv2d
+from trained_binarization.datasets.augment import channel_statistics
+from trained_binarization.datasets.digits import read_digits
+from trained_binarization.deploy.stage import deploy, export
+from trained_binarization.errors import UserError
+from trained_binarization.networks import build
+from trained_binarization.records import run_folder, sha256
+from trained_binarization.study import Architecture, Method, Study, load_study
+
+openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+
+from trained_binarization.deploy import proof  # noqa: E402
+from trained_binarization.deploy.export import export_vgg_small  # noqa: E402
+from trained_binarization.deploy.model import About, ExportedModel, read_model, save_model  # noqa: E402
+
+WIDE: dict[str, Any] = {
+    "architecture": {"vgg_small": {"width": 0.25}},
+    "seeds": {"ablate": [0]},
+    "ablations": ["signed_activations"],
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Full precision, the method and {-1, +1} activations on digits, at a width that can be exported."""
+    folder = tmp_path_factory.mktemp("wide")
+    settings = small_settings(**WIDE)
+    settings["variants"] = {"signed_activations": {"activation_values": "plus_minus_one"}}
+    write_params(folder / "params.yaml", settings)
+    outcome = command("run", folder=folder)
+    assert outcome.status == 0, outcome.err
+    return folder
+
+
+@pytest.fixture
+def work(trained: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    shutil.copytree(trained, folder)
+    return folder
+
+
+@pytest.mark.parametrize("channels", [32, 64, 96, 128, 512])
+@pytest.mark.parametrize("shape", [(1, 1, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 2), (3, 1, 0)], ids=str)
+def test_every_sum_is_equal(channels: int, shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(channels)
+    kernel, stride, padding = shape
+    layer = BinaryConv2d(channels, 48, kernel, stride, padding, Method())
+    bits = torch.rand(2, channels, 11, 11) > 0.3
+    expected = proof.sums_of(layer, bits).numpy()
+    assert (proof.exported_sums(layer, bits) == expected).all()
+    assert np.ptp(expected) > 0
+
+
+def test_all_products_equal_and_all_opposite() -> None:
+    layer = BinaryConv2d(512, 32, 3, padding=0, method=Method())
+    for weight, expected in ((0.5, 4608), (-0.5, -4608)):
+        with torch.no_grad():
+            layer.weight.fill_(weight)
+        assert (proof.exported_sums(layer, torch.ones(1, 512, 4, 4)) == expected).all()
+
+
+@pytest.mark.parametrize("channels", [16, 100, 33])
+def test_channels_that_openvino_computes_wrongly_are_refused(channels: int) -> None:
+    layer = BinaryConv2d(channels, 32, 3, padding=1, method=Method())
+    with pytest.raises(UserError, match=f"input channels: found {channels}; allowed: multiples of 32"):
+        proof.exported_sums(layer, torch.ones(1, channels, 4, 4))
+
+
+@pytest.mark.parametrize("values", ["zero_one", "plus_minus_one"])
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_a_network_with_negative_gammas_predicts_the_same(values: Any, granularity: Any, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    method = Method(activation_values=values, weight_scaling_granularity=granularity)
+    network = build("vgg_small", Architecture(width=0.25), method, 16, 10)
+    digits = read_digits()
+    mean, std = channel_statistics(digits.train_images)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.normal_()
+                module.bias.normal_()
+        for _ in range(30):  # statistics of real images
+            network((digits.train_images[:200] - mean).div(std).permute(0, 3, 1, 2))
+    network.eval()
+    about = About("test", "run", digits.classes, 16, digits.checksum, "0" * 64, 10.0)
+    save_model(export_vgg_small(network, mean, std, 16), about, tmp_path / "model")  # type: ignore[arg-type]
+    exported = read_model(tmp_path / "model.xml")
+    assert exported.about == about
+    images, labels = digits.test_images, digits.test_labels
+    found = proof.compare(network, exported, images, labels, mean, std, 1)  # type: ignore[arg-type]
+    assert [one.differing for one in found.layers] == [0] * 5
+    assert len(found.differences) <= 2  # a random network's classes lie close together
+    assert all(one.distance < proof.TIE for one in found.differences)
+
+
+def test_a_wrong_model_is_a_fault(trained: Path, tmp_path: Path) -> None:
+    study = load_study(trained / "params.yaml")
+    export(study, study.find("vgg_small", "method", 0), trained / "results", tmp_path / "model")
+    digits = read_digits()
+    mean, std = channel_statistics(digits.train_images)
+    other = build("vgg_small", study.architecture["vgg_small"], study.method, 16, 10).eval()
+    exported = read_model(tmp_path / "model.xml")
+    found = proof.compare(other, exported, digits.test_images, digits.test_labels, mean, std, 1)  # type: ignore[arg-type]
+    faults = found.faults()
+    assert any("predictions differ; allowed" in fault for fault in faults)
+    assert any("bits part in classifier" in fault for fault in faults)  # in none of the bits: another network
+
+
+def test_a_flipped_bit_is_a_fault_of_its_layer() -> None:
+    layer = proof.LayerProof("conv4", 100, 1)
+    one = proof.Proof([layer], 10_000, 90.0, 90.0, [])
+    assert one.faults() == ["conv4: 1 of 100 sums differ"]
+    tie = proof.Difference(3, 1, 2, "conv2", 1, 1e-6)
+    assert dataclasses.replace(one, layers=[], differences=[tie] * 5).faults() == []
+    assert len(dataclasses.replace(one, layers=[], differences=[tie] * 6).faults()) == 1
+
+
+# ------------------------------------------------------------------------------------------------- stage and commands
+
+
+def of(folder: Path) -> tuple[Study, Path]:
+    return load_study(folder / "params.yaml"), folder / "results" / "small" / "deploy" / "vgg_small"
+
+
+def test_deploy_leaves_a_proven_model_and_its_card(work: Path) -> None:
+    outcome = command("deploy", "--network", "vgg_small", folder=work)
+    assert outcome.status == 0, outcome.err
+    study, folder = of(work)
+    found = json.loads((folder / "deploy.json").read_text(encoding="utf-8"))
+    record = json.loads(
+        (run_folder(work / "results", study, study.find("vgg_small", "method", 0)) / "record.json").read_text()
+    )
+    assert found["status"] == "exported"
+    assert found["weights_sha256"] == record["weights_sha256"]
+    assert found["proof"]["accuracy_framework"] == pytest.approx(record["last"]["accuracy"])
+    assert all(layer["differing"] == 0 for layer in found["proof"]["layers"])
+    assert found["files"] == {name: sha256(folder / name) for name in ("vgg_small.bin", "vgg_small.xml")}
+    # One bit a binary weight: 286,000 of them in 36 kB.
+    assert found["bytes"]["vgg_small.bin"] < 80_000
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    for fact in ("Licence of the data", found["files"]["vgg_small.bin"], "one seed of 1", record["commit"][:12]):
+        assert fact in card
+    again = command("deploy", "--network", "vgg_small", folder=work)
+    assert "already there, nothing exported" in again.out
+
+
+def test_two_exports_are_equal_byte_for_byte(trained: Path, tmp_path: Path) -> None:
+    study = load_study(trained / "params.yaml")
+    run = study.find("vgg_small", "signed_activations", 0)
+    first, second = (export(study, run, trained / "results", tmp_path / name / "m") for name in ("a", "b"))
+    assert first == second
+
+
+def test_the_model_alone_gives_its_records_accuracy_again(work: Path) -> None:
+    command("deploy", "--network", "vgg_small", folder=work)
+    shutil.rmtree(work / "results" / "small" / "runs")
+    outcome = command("evaluate", "results/small/deploy/vgg_small/vgg_small.xml", folder=work)
+    assert outcome.status == 0, outcome.err
+    assert "on the 500 test images; the record says" in outcome.out
+    assert "agrees" in outcome.out
+
+
+def test_predict_names_the_digits(work: Path, tmp_path: Path) -> None:
+    command("export", "--network", "vgg_small", "--seed", "0", "--to", "model", folder=work)
+    digits = read_digits()
+    names = [tmp_path / f"{number}.png" for number in range(20)]
+    for number, name in enumerate(names):
+        Image.fromarray(digits.test_images[number].numpy()).save(name)
+    outcome = command("predict", "model.xml", *names, folder=work)
+    assert outcome.status == 0, outcome.err
+    lines = outcome.out.splitlines()
+    right = sum(f": {label}, " in line for line, label in zip(lines, digits.test_labels.tolist(), strict=False))
+    assert len(lines) == 20
+    assert right >= 15  # one epoch of training
+    assert all(line.endswith(" ms") and " %, " in line for line in lines)
+    Image.new("L", (300, 200)).save(tmp_path / "large.jpeg")  # any size, any mode
+    assert command("predict", "model.xml", tmp_path / "large.jpeg", folder=work).status == 0
+
+
+def test_what_is_missing_is_written_down(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, folder = of(work)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "openvino is not installed" in deploy(study, "vgg_small", work / "results")
+    assert "not run: export: openvino is not installed" in (folder / "card.md").read_text(encoding="utf-8")
+    monkeypatch.undo()
+    for weights in (work / "results").rglob("weights.safetensors"):
+        weights.unlink()
+    assert "make it with: trained-binarization finetune" in deploy(study, "vgg_small", work / "results")
+
+
+def test_too_narrow_a_network_is_no_failure_of_the_study(small: Path) -> None:
+    outcome = command("deploy", "--network", "vgg_small", folder=small)
+    assert outcome.status == 0, outcome.err
+    assert "not run: export: input channels: found 16; allowed: multiples of 32" in outcome.out
+
+
+def test_bad_arguments_are_told(work: Path) -> None:
+    command("export", "--network", "vgg_small", "--seed", "0", "--to", "model", folder=work)
+    (work / "other.xml").write_text("<net/>", encoding="utf-8")
+    (work / "other.bin").write_bytes(b"")
+    for arguments, told in (
+        (("predict", "nothing.xml", "a.png"), "nothing.xml: no such model"),
+        (("predict", "params.yaml", "a.png"), "params.yaml: no such model"),
+        (("predict", "other.xml", "a.png"), "other.xml: found no model of ours"),
+        (("predict", "model.xml", "params.yaml"), "params.yaml: cannot be read as an image"),
+        (("predict", "model.xml", "nothing.png"), "nothing.png: cannot be read as an image"),
+        (("evaluate",), "allowed: --network and --seed, or MODEL.xml"),
+        (
+            ("export", "--network", "vgg_small", "--seed", "0", "--variant", "full_precision", "--to", "x"),
+            "a binary one",
+        ),
+    ):
+        outcome = command(*arguments, folder=work)
+        assert outcome.status == 2, arguments
+        assert told in outcome.err, outcome.err
+        assert len(outcome.err.splitlines()) == 1
+
+
+# ----------------------------------------------------------------------------------------------------- what is committed
+
+COMMITTED = sorted((REPOSITORY / "results").glob("*/deploy/*/deploy.json"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parts[-4])
+def test_committed_models_are_those_that_were_proven(path: Path) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    study, network = path.parts[-4], path.parts[-2]
+    record = json.loads((REPOSITORY / "results" / study / "runs" / found["run"] / "record.json").read_text("utf-8"))
+    assert found["weights_sha256"] == record["weights_sha256"]
+    if found["status"] != "exported":
+        return
+    assert found["files"] == {name: sha256(path.with_name(name)) for name in (f"{network}.bin", f"{network}.xml")}
+    assert found["proof"]["accuracy_exported"] == pytest.approx(record["last"]["accuracy"], abs=0.05)
+    assert sum(found["bytes"].values()) <= 1_000_000
+    read_model(path.with_name(f"{network}.xml"))
+
+
+def test_cifar10s_model_gives_its_accuracy_again(cifar10_root: Path, tmp_path: Path) -> None:
+    model = REPOSITORY / "results" / "cifar10" / "deploy" / "vgg_small" / "vgg_small.xml"
+    settings = load_study(REPOSITORY / "studies" / "cifar10.yaml").model_dump()
+    settings["dataset"]["root"] = str(cifar10_root)
+    params = write_params(tmp_path / "params.yaml", settings)
+    outcome = command("evaluate", model, "--params", params, folder=tmp_path)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith("92.24 % on the 10000 test images; the record says 92.24 %: agrees")
+
+
+def test_the_model_takes_any_number_of_images() -> None:
+    model: ExportedModel = read_model(COMMITTED[0].with_name("vgg_small.xml"))
+    size = model.about.image_size
+    images = np.random.default_rng(0).integers(0, 256, (7, size, size, 3), dtype=np.uint8)
+    together = model.logits(images, 1)
+    alone = np.concatenate([model.logits(images[i : i + 1], 1) for i in range(7)])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
