@@ -242,16 +242,17 @@ def benchmark_inference(
     results: Results = RESULTS,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of every engine, in turn.")] = 10,
 ) -> None:
-    """Compare the exported model with float and int8 engines; writes results/benchmarks/inference.{json,md}."""
+    """Compare the exported model with float and int8 engines; writes results/benchmarks/inference.json and its figure."""
     from trained_binarization.deploy.benchmark import benchmark_inference as measure_inference
-    from trained_binarization.deploy.benchmark import table
+    from trained_binarization.evidence.figures import draw_one, inference
+    from trained_binarization.evidence.tables import inference_table
 
     threads = sorted({1, len(os.sched_getaffinity(0))})
     result = measure_inference(load_study(params), network, results, threads, rounds, typer.echo)
-    path = results / "benchmarks" / "inference"
-    write_json(path.with_suffix(".json"), result)
-    write_text(path.with_suffix(".md"), table(result))
-    typer.echo(f"\n{table(result)}\n{path}.json and .md: written")
+    folder = results / "benchmarks"
+    write_json(folder / "inference.json", result)
+    draw_one(lambda: inference(result), folder, "inference")
+    typer.echo(f"\n{inference_table(result).markdown()}\n{folder / 'inference.json'}: written, and its figure")
 
 
 @measure.command("fast-path")

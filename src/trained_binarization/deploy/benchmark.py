@@ -192,30 +192,3 @@ def _check(engine: str, logits: np.ndarray, expected: dict[str, np.ndarray]) -> 
     allowed = 0.2 if engine in (INT8, NO_AMX) else 1e-4
     if not error < allowed:
         raise UserError(f"{engine}: found logits off by {error:.2g} of their norm; allowed: {allowed:g}")
-
-
-def table(result: dict[str, Any]) -> str:
-    """The result as Markdown."""
-    packages = result["packages"]
-    lines = [
-        f"# Inference of {result['network']}: one bit and otherwise",
-        "",
-        f"The model of study {result['study']} (SHA-256 of its weights `{result['model_sha256'][:12]}`), on "
-        f"{result['device']}: {', '.join(result['instructions'])}. OpenVINO {packages['openvino']}, ONNX Runtime "
-        f"{packages['onnxruntime']}, torch {packages['torch']}, commit {result['commit'][:7]}. Engines in turn, "
-        f"{result['rounds']} rounds, a process each; milliseconds are the median of all calls (5 % to 95 %); times "
-        "ours is the median of the rounds' ratios (least to most); memory is the process's peak, libraries counted in. "
-        "Each engine's results were compared with the framework's before it was timed.",
-        "",
-        "| engine | threads | batch | ms a call | images/s | times ours | file, MB | peak memory, MB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in result["measured"]:
-        ms, slower = row["milliseconds"], row["times_ours"]
-        lines.append(
-            f"| {row['engine']} | {row['threads']} | {row['batch']} | "
-            f"{ms['median']:.2f} ({ms['5 %']:.2f} to {ms['95 %']:.2f}) | {row['images_per_second']:,.0f} | "
-            f"{slower['median']:.1f} ({slower['least']:.1f} to {slower['most']:.1f}) | {row['file_bytes'] / 1e6:.2f} | "
-            f"{row['peak_memory_bytes'] / 1e6:,.0f} |"
-        )
-    return "\n".join(lines) + "\n"

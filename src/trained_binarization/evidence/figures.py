@@ -330,6 +330,39 @@ def size(found: StudyVerdicts, claims: Claims) -> Figure | None:
     return figure
 
 
+def inference(result: dict[str, Any]) -> Figure:
+    """Milliseconds a call of every engine, one image at a time and one thread: median, 5 % to 95 %."""
+    rows = [row for row in result["measured"] if row["threads"] == 1 and row["batch"] == 1][::-1]
+    figure, (axes,) = _panels(1, 1, 0.42 * len(rows) + 1.1)
+    for y, row in enumerate(rows):
+        ms = row["milliseconds"]
+        colour = BLUE if row["engine"].endswith("(ours)") else MUTED
+        axes.plot([ms["5 %"], ms["95 %"]], [y, y], color=colour, lw=2)
+        axes.scatter(ms["median"], y, s=46, color=colour, zorder=4)
+        axes.annotate(f"{ms['median']:.2g}", (ms["95 %"], y), (6, -3.5), textcoords="offset points", color=INK)
+    axes.set_yticks(range(len(rows)), [row["engine"] for row in rows])
+    axes.set_xscale("log")
+    axes.set_xlim(
+        min(row["milliseconds"]["5 %"] for row in rows) / 1.5, max(r["milliseconds"]["95 %"] for r in rows) * 2
+    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="milliseconds an image, one thread (log scale)")
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def draw_one(make: Callable[[], Figure | None], folder: Path, name: str) -> bool:
+    """Draw and save one figure in our style; whether there was data for it."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # nobody's own settings enter
+        matplotlib.rcParams.update(STYLE)
+        figure = make()
+        if figure is not None:
+            save(figure, folder, name)
+        return figure is not None
+
+
 def draw(found: StudyVerdicts, history: pd.DataFrame, claims: Claims, folder: Path) -> list[str]:
     """Draw every figure that there is data for; the names of those drawn."""
     figures: dict[str, Callable[[], Figure | None]] = {
@@ -339,13 +372,4 @@ def draw(found: StudyVerdicts, history: pd.DataFrame, claims: Claims, folder: Pa
         "alphas": lambda: alphas(history, claims),
         "size": lambda: size(found, claims),
     }
-    drawn = []
-    for name, make in figures.items():
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()  # nobody's own settings enter
-            matplotlib.rcParams.update(STYLE)
-            figure = make()
-            if figure is not None:
-                save(figure, folder, name)
-                drawn.append(name)
-    return drawn
+    return [name for name, make in figures.items() if draw_one(make, folder, name)]

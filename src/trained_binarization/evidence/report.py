@@ -247,6 +247,28 @@ def _replace_in_readme(table: str) -> str:
     return f"; claims in {README}"
 
 
+def _compact(results: Path, studies: list[str]) -> dict[str, Any]:
+    """What was exported and proven, and the inference benchmark; None where there is none."""
+    exported = []
+    for study in studies:
+        for path in sorted((results / study / "deploy").glob("*/deploy.json")):
+            found = records.read_json(path)
+            exported.append((study, path.parent.name, path.parent.relative_to(results).as_posix(), found))
+    path = results / "benchmarks" / "inference.json"
+    if not path.exists():
+        return {"exported": exported, "benchmark": None, "figure": None}
+    result = records.read_json(path)
+    caption = (
+        "Latency of VGG-Small at full width by engine, one image at a time, one thread. Bars: 5 % to 95 % of calls."
+    )
+    figure = {
+        "svg": inline_svg(path.with_suffix(".svg"), caption),
+        "caption": caption,
+        "png": "benchmarks/inference.png",
+    }
+    return {"exported": exported, "benchmark": tables.inference_table(result), "figure": figure}
+
+
 def report_replication(results: Path, claims_path: Path) -> str:
     """Write results/report.html and report.md, over all studies, and the claims table between README.md's markers."""
     claims = load_claims(claims_path)
@@ -275,6 +297,7 @@ def report_replication(results: Path, claims_path: Path) -> str:
         "theory": THEORY,
         "findings": [(name, study, found) for name, study, found in findings if found],
         "deviations": tables.deviations_table(claims),
+        "compact": _compact(results, list(studies)),
     }
     for kind in ("html", "md"):
         records.write_text(results / f"report.{kind}", _render(f"replication.{kind}.jinja", **context))

@@ -346,3 +346,43 @@ def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
         "Weights",
     ]
     return _table("runs", caption, headings, rows, lambda row: {str(k): v for k, v in row.items()}, cells)
+
+
+def inference_table(result: dict[str, Any]) -> Table:
+    """Every engine of the inference benchmark: speed, size, memory, and how many times ours it takes."""
+    rows, cells = [], []
+    for row in result["measured"]:
+        ms, slower = row["milliseconds"], row["times_ours"]
+        raw = {
+            "engine": row["engine"],
+            "threads": row["threads"],
+            "batch": row["batch"],
+            "milliseconds": ms["median"],
+            "images_per_second": row["images_per_second"],
+            "times_ours": slower["median"],
+            "file_megabytes": row["file_bytes"] / 1e6,
+            "peak_memory_megabytes": row["peak_memory_bytes"] / 1e6,
+        }
+        shown = [
+            f"{ms['median']:.2f} ({ms['5 %']:.2f} to {ms['95 %']:.2f})",
+            f"{row['images_per_second']:,.0f}",
+            f"{slower['median']:.1f} ({slower['least']:.1f} to {slower['most']:.1f})",
+            f"{raw['file_megabytes']:.2f}",
+            f"{raw['peak_memory_megabytes']:,.0f}",
+        ]
+        rows.append(raw)
+        cells.append(
+            [Cell(row["engine"])]
+            + [Cell(str(row[key]), style="number") for key in ("threads", "batch")]
+            + [Cell(text, style="number") for text in shown]
+        )
+    packages = result["packages"]
+    caption = (
+        f"On {result['device']} ({', '.join(result['instructions'])}), OpenVINO {packages['openvino']}, ONNX Runtime "
+        f"{packages['onnxruntime']}, torch {packages['torch']}, commit {result['commit'][:7]}. Engines in turn, "
+        f"{result['rounds']} rounds, a process each, compared with the framework before they were timed. Milliseconds: "
+        "median of all calls (5 % to 95 %). Times ours: median of the rounds' ratios (least to most). Memory: the "
+        "process's peak, libraries counted in. Float and int8 networks have random weights."
+    )
+    headings = ["Engine", "Threads", "Batch", "ms a call", "Images/s", "Times ours", "File, MB", "Memory, MB"]
+    return Table("inference", caption, headings, rows, cells)
