@@ -242,7 +242,7 @@ def benchmark_inference(
     results: Results = RESULTS,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of every engine, in turn.")] = 10,
 ) -> None:
-    """Compare the exported model with float and int8 engines; writes results/benchmarks/inference.json and its figure."""
+    """Compare the exported model with float and int8 engines; writes results/benchmarks/inference.*."""
     from trained_binarization.deploy.benchmark import benchmark_inference as measure_inference
     from trained_binarization.evidence.figures import draw_one, inference
     from trained_binarization.evidence.tables import inference_table
