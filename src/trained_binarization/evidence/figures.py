@@ -347,7 +347,7 @@ def inference(result: dict[str, Any]) -> Figure:
     )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="milliseconds an image, one thread (log scale)")
+    axes.set(xlabel="ms an image (log scale)")
     axes.grid(visible=False, axis="y")
     return figure
 
