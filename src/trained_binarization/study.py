@@ -15,7 +15,7 @@ from trained_binarization.errors import UserError
 FULL_PRECISION = "full_precision"
 METHOD = "method"
 
-NetworkName = Literal["vgg_small"]
+NetworkName = Literal["vgg_small", "alexnet", "resnet18"]
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -44,6 +44,12 @@ class Architecture(Settings):
     """The switches of one network's definition."""
 
     width: Positive  # multiplies every hidden layer's channels
+
+
+class ResNetArchitecture(Architecture):
+    """ResNet-18's further switch."""
+
+    binary_downsample: bool  # the 1x1 convolutions of its shortcuts
 
 
 class Training(Settings):
@@ -138,7 +144,7 @@ class Study(Settings):
     stand_in: str | None  # what it stands in with; null where it is the paper's own setting
     dataset: Dataset
     networks: Annotated[list[NetworkName], Field(min_length=1)]
-    architecture: dict[NetworkName, Architecture]
+    architecture: dict[NetworkName, ResNetArchitecture | Architecture]
     seeds: Seed
     pretrain: Training
     finetune: Finetuning
@@ -160,6 +166,11 @@ class Study(Settings):
                 raise ValueError(f"seeds.{key}: found {found}; allowed: distinct seeds of seeds.{other}, {allowed}")
 
         same("architecture", list(self.architecture), "networks", list(self.networks))
+        for network, one in self.architecture.items():
+            if isinstance(one, ResNetArchitecture) != (network == "resnet18"):
+                keys = "width, binary_downsample" if network == "resnet18" else "width"
+                found = ", ".join(one.model_dump())
+                raise ValueError(f"architecture.{network}: found {found}; allowed: {keys}")
         same("variants", list(self.variants), "ablations", self.ablations)
         within("pretrain", self.seeds.pretrain, "pretrain", self.seeds.pretrain)
         within("finetune", self.seeds.finetune, "pretrain", self.seeds.pretrain)

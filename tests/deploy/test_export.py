@@ -12,19 +12,21 @@ import torch
 from PIL import Image
 
 from helpers import REPOSITORY, command, small_settings, write_params
-from trained_binarization.binarization.layers import BinaryConv2d
+from trained_binarization.binarization.layers import BinaryConv2d, binary_layers
 from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
 from trained_binarization.deploy.stage import deploy, export
 from trained_binarization.errors import UserError
 from trained_binarization.networks import build
+from trained_binarization.networks.alexnet import AlexNet
+from trained_binarization.networks.resnet18 import ResNet18
 from trained_binarization.records import run_folder, sha256
-from trained_binarization.study import Architecture, Method, Study, load_study
+from trained_binarization.study import Architecture, Method, ResNetArchitecture, Study, load_study
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")
 
 from trained_binarization.deploy import proof  # noqa: E402
-from trained_binarization.deploy.export import export_vgg_small  # noqa: E402
+from trained_binarization.deploy.export import export_network  # noqa: E402
 from trained_binarization.deploy.model import About, ExportedModel, read_model, save_model  # noqa: E402
 
 WIDE: dict[str, Any] = {
@@ -80,31 +82,58 @@ def test_channels_that_openvino_computes_wrongly_are_refused(channels: int) -> N
         proof.exported_sums(layer, torch.ones(1, channels, 4, 4))
 
 
+IMAGE_SIZES = {"vgg_small": 16, "alexnet": 67, "resnet18": 48}
+ARCHITECTURES: dict[str, Architecture] = {
+    "vgg_small": Architecture(width=0.25),
+    "alexnet": Architecture(width=1.0),  # the only one whose channels are all multiples of 32
+    "resnet18": ResNetArchitecture(width=0.5, binary_downsample=False),
+    "resnet18 binary downsample": ResNetArchitecture(width=0.5, binary_downsample=True),
+}
+
+
 @pytest.mark.parametrize("values", ["zero_one", "plus_minus_one"])
-@pytest.mark.parametrize("granularity", ["layer", "channel"])
-def test_a_network_with_negative_gammas_predicts_the_same(values: Any, granularity: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_networks_with_negative_gammas_predict_the_same(name: str, values: Any, tmp_path: Path) -> None:
     torch.manual_seed(3)
-    method = Method(activation_values=values, weight_scaling_granularity=granularity)
-    network = build("vgg_small", Architecture(width=0.25), method, 16, 10)
-    digits = read_digits()
+    method = Method(activation_values=values, weight_scaling_granularity="channel")
+    digits, size = read_digits(), IMAGE_SIZES[name.split()[0]]
     mean, std = channel_statistics(digits.train_images)
+    images, labels = digits.test_images[:60], digits.test_labels[:60]
+    large = torch.nn.functional.interpolate(images.permute(0, 3, 1, 2).float(), size=(size, size), mode="bilinear")
+    images = large.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    network = build(name.split()[0], ARCHITECTURES[name], method, size, 10)
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.weight.normal_()
                 module.bias.normal_()
-        for _ in range(30):  # statistics of real images
-            network((digits.train_images[:200] - mean).div(std).permute(0, 3, 1, 2))
+                module.momentum = None  # the mean over what follows
+        for _ in range(3):  # statistics of real images
+            network((images - mean).div(std).permute(0, 3, 1, 2))
     network.eval()
-    about = About("test", "run", digits.classes, 16, digits.checksum, "0" * 64, 10.0)
-    save_model(export_vgg_small(network, mean, std, 16), about, tmp_path / "model")  # type: ignore[arg-type]
+    about = About("test", "run", digits.classes, size, digits.checksum, "0" * 64, 10.0)
+    save_model(export_network(network, mean, std, size), about, tmp_path / "model")
     exported = read_model(tmp_path / "model.xml")
     assert exported.about == about
-    images, labels = digits.test_images, digits.test_labels
-    found = proof.compare(network, exported, images, labels, mean, std, 1)  # type: ignore[arg-type]
-    assert [one.differing for one in found.layers] == [0] * 5
+    found = proof.compare(network, exported, images, labels, mean, std, 1)
+    assert [one.differing for one in found.layers] == [0] * len(list(binary_layers(network)))
     assert len(found.differences) <= 2  # a random network's classes lie close together
-    assert all(one.distance < proof.TIE for one in found.differences)
+    assert found.differences == [] or all(one.distance < proof.TIE for one in found.differences), found.differences
+
+
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [(AlexNet(Method()), 227), (ResNet18(Method(), binary_downsample=True), 224)],
+    ids=["alexnet", "resnet18"],
+)
+def test_every_binary_convolution_of_the_imagenet_networks_at_full_width(network: torch.nn.Module, size: int) -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8)
+    mean, std = torch.full((3,), 127.0), torch.full((3,), 60.0)
+    network(torch.randn(2, 3, size, size))
+    found = proof.compare_layers(network.eval(), images, mean, std)
+    assert len(found) == len(list(binary_layers(network)))
+    assert [one.differing for one in found] == [0] * len(found)
 
 
 def test_a_wrong_model_is_a_fault(trained: Path, tmp_path: Path) -> None:
@@ -114,7 +143,7 @@ def test_a_wrong_model_is_a_fault(trained: Path, tmp_path: Path) -> None:
     mean, std = channel_statistics(digits.train_images)
     other = build("vgg_small", study.architecture["vgg_small"], study.method, 16, 10).eval()
     exported = read_model(tmp_path / "model.xml")
-    found = proof.compare(other, exported, digits.test_images, digits.test_labels, mean, std, 1)  # type: ignore[arg-type]
+    found = proof.compare(other, exported, digits.test_images, digits.test_labels, mean, std, 1)
     faults = found.faults()
     assert any("predictions differ; allowed" in fault for fault in faults)
     assert any("parts in replay at inf from a tie" in fault for fault in faults)  # no bit explains it

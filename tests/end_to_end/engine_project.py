@@ -16,7 +16,9 @@ TINY = "tiny"
 def tiny_settings() -> Settings:
     """Seconds of training: eight runs of one epoch, so that every stage, pairing and child of a parent is there."""
     width = {"vgg_small": {"width": 0.25}}  # wide enough to be exported
-    return small_settings(study=TINY, architecture=width, seeds={"pretrain": [0, 1], "finetune": [0, 1], "ablate": [0, 1]})
+    return small_settings(
+        study=TINY, architecture=width, seeds={"pretrain": [0, 1], "finetune": [0, 1], "ablate": [0, 1]}
+    )
 
 
 @dataclass(frozen=True)

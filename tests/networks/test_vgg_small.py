@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from trained_binarization.binarization.layers import BinaryConv2d, alphas, binary_layers, latent_weights
 from trained_binarization.networks import build
+from trained_binarization.networks.blocks import ReLUConv2d
 from trained_binarization.networks.summary import layer_costs
-from trained_binarization.networks.vgg_small import ReLUConv2d, VGGSmall
+from trained_binarization.networks.vgg_small import VGGSmall
 from trained_binarization.study import Architecture, Method
 
 

@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from trained_binarization.binarization.layers import BinaryConv2d, binary_layers
 from trained_binarization.datasets.augment import normalise
 from trained_binarization.deploy import export
-from trained_binarization.deploy.fold import Threshold, batch_norm, behind, of_sums, positive, signs
+from trained_binarization.deploy.export import OpenVINO
+from trained_binarization.deploy.fold import Affine, Threshold, signs
 from trained_binarization.deploy.model import ExportedModel, settings
-from trained_binarization.networks.vgg_small import VGGSmall
+from trained_binarization.deploy.program import PROGRAMS
 
 TIE = 1e-4
 """How near to zero, in units of BatchNorm's output, a value lies whose bit may differ: float32's rounding, grown."""
@@ -88,10 +89,62 @@ def exported_sums(layer: BinaryConv2d, bits: Tensor, threads: int = 1) -> np.nda
     """S of one layer by OpenVINO, from bits in {0, 1}."""
     x = opset13.parameter(list(bits.shape), np.float32)
     half = Threshold(torch.full((bits.shape[1],), 0.5).double(), torch.zeros(bits.shape[1], dtype=torch.bool))
-    model = ov.Model([export.binary_convolution(export.binarize(x, half), layer)], [x], "layer")
+    steps = OpenVINO()
+    model = ov.Model([steps.sums(steps.bits(x, half), layer)], [x], "layer")
     compiled = ov.Core().compile_model(model, "CPU", settings(threads))
     result: np.ndarray = compiled(bits.float().numpy())[0]
     return result
+
+
+class Replay:
+    """The steps of a program in torch, float64, but for the first convolution, whose values are given.
+
+    `bits_of`: what each binary convolution was given, by layer.
+    """
+
+    def __init__(self, first: Tensor) -> None:
+        self.first: Tensor | None = first
+        self.bits_of: dict[BinaryConv2d, Tensor] = {}
+
+    def convolution(self, x: Tensor, layer: nn.Conv2d) -> Tensor:
+        """The values that were given, once; then a float convolution."""
+        if self.first is not None:
+            x, self.first = self.first.double(), None
+            return x
+        return F.conv2d(x, layer.weight.double(), None, layer.stride, layer.padding)
+
+    def sums(self, bits: Tensor, layer: BinaryConv2d) -> Tensor:
+        """Exact sums."""
+        self.bits_of[layer] = bits
+        return sums_of(layer, bits)
+
+    def bits(self, x: Tensor, bit: Threshold) -> Tensor:
+        """By comparison."""
+        return (x > bit.threshold[:, None, None]) != bit.inverted[:, None, None]
+
+    def affine(self, x: Tensor, value: Affine) -> Tensor:
+        """scale * x + shift."""
+        return value.scale[:, None, None] * x + value.shift[:, None, None]
+
+    def max_pool(self, x: Tensor, size: int, stride: int, padding: int) -> Tensor:
+        """Max-pooling."""
+        return F.max_pool2d(x, size, stride, padding)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + y."""
+        return x + y
+
+    def relu(self, x: Tensor) -> Tensor:
+        """max(x, 0)."""
+        return F.relu(x)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Over all places."""
+        return x.mean((2, 3), keepdim=True)
+
+    def classify(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        """Logits."""
+        return F.linear(x.flatten(1), layer.weight.double(), layer.bias.double())
 
 
 @torch.no_grad()
@@ -117,7 +170,7 @@ def compare_layers(network: nn.Module, images: Tensor, mean: Tensor, std: Tensor
 
 @torch.no_grad()
 def compare(
-    network: VGGSmall, exported: ExportedModel, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, threads: int
+    network: nn.Module, exported: ExportedModel, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, threads: int
 ) -> Proof:
     """Everything, on uint8 images (N, S, S, 3): `network` in evaluation, on the CPU."""
     logits = torch.cat([network(normalise(part, mean, std)) for part in images.split(250)])
@@ -135,16 +188,21 @@ def compare(
     )
 
 
-def _parting(network: VGGSmall, image: Tensor, mean: Tensor, std: Tensor, exported: int) -> tuple[str, int, float]:
+def _first_convolution(network: nn.Module, image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """The first convolution's values as OpenVINO computes them."""
+    size = image.shape[1]
+    parameter = opset13.parameter([1, size, size, 3], np.uint8)
+    first = OpenVINO().convolution(export.normalised(parameter, mean, std), network.conv1)  # type: ignore[arg-type]
+    compiled = ov.Core().compile_model(ov.Model([first], [parameter], "conv1"), "CPU", settings(1))
+    return torch.from_numpy(compiled(image.numpy())[0].copy())
+
+
+def _parting(network: nn.Module, image: Tensor, mean: Tensor, std: Tensor, exported: int) -> tuple[str, int, float]:
     """(the first layer whose input bits differ, how many, their greatest distance from zero) for one image.
 
     Where none differ, it is the classifier, and how far its logits of the two predictions lie apart. The distance is
     infinite where the replay does not predict what the exported model did: then bits are not the reason.
     """
-    size = image.shape[1]
-    parameter = opset13.parameter([1, size, size, 3], np.uint8)
-    model = ov.Model([export.convolution(export.normalised(parameter, mean, std), network.conv1)], [parameter], "conv1")
-    x = torch.from_numpy(ov.Core().compile_model(model, "CPU", settings(1))(image.numpy())[0]).double()
     values: dict[str, Tensor] = {}
     handles = [
         layer.register_forward_pre_hook(lambda _, arguments, name=name: values.__setitem__(name, arguments[0]))
@@ -153,23 +211,13 @@ def _parting(network: VGGSmall, image: Tensor, mean: Tensor, std: Tensor, export
     logits = network(normalise(image, mean, std))[0]
     for handle in handles:
         handle.remove()
-    first: tuple[str, int, float] | None = None
-    inner, whole, norm = None, False, network.bn1
-    for number, (name, layer) in enumerate(binary_layers(network), start=2):
-        assert isinstance(layer, BinaryConv2d)
-        folded = batch_norm(norm)
-        bit = positive(behind(folded, inner) if inner else folded, whole)
-        bits = (x > bit.threshold[:, None, None]) != bit.inverted[:, None, None]
-        parted = bits != (values[name] > 0)
-        if first is None and parted.any():
-            first = name, int(parted.sum()), values[name][parted].abs().max().item()
-        x = sums_of(layer, bits)
-        x = F.max_pool2d(x, 2) if number % 2 == 0 else x
-        inner, whole, norm = of_sums(layer), True, getattr(network, f"bn{number}")
-    assert inner is not None
-    last = behind(batch_norm(norm), inner)
-    x = F.relu(last.scale[:, None, None] * x + last.shift[:, None, None])
-    replayed = F.linear(x.flatten(1), network.classifier.weight.double(), network.classifier.bias.double())[0]
+    replay = Replay(_first_convolution(network, image, mean, std))
+    replayed = PROGRAMS[type(network)](network, None, replay)[0]
     if int(replayed.argmax()) != exported:
         return "replay", 0, float("inf")
-    return first or ("classifier", 0, (logits.max() - logits[exported]).item())
+    names = {layer: name for name, layer in binary_layers(network)}
+    for layer, bits in replay.bits_of.items():  # in the order of the computation
+        parted = bits != (values[names[layer]] > 0)
+        if parted.any():
+            return names[layer], int(parted.sum()), values[names[layer]][parted].abs().max().item()
+    return "classifier", 0, (logits.max() - logits[exported]).item()

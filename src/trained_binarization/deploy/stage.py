@@ -38,7 +38,7 @@ def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
         raise UserError(f"export: {reason}")
     from trained_binarization.datasets import open_dataset
     from trained_binarization.datasets.augment import channel_statistics
-    from trained_binarization.deploy.export import EXPORTERS
+    from trained_binarization.deploy.export import export_network
     from trained_binarization.deploy.model import About, save_model
     from trained_binarization.training.runs import kept_network
 
@@ -48,7 +48,7 @@ def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
     data = open_dataset(study.dataset)
     network = kept_network(study, run, results, data).eval()
     train_images = data.split(study.dataset.validation)[0][0]
-    model = EXPORTERS[run.network](network, *channel_statistics(train_images), data.size)
+    model = export_network(network, *channel_statistics(train_images), data.size)
     about = About(
         study=study.study,
         run=str(run),
@@ -106,7 +106,7 @@ def _proven(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]
     (train_images, _), (images, labels) = data.split(study.dataset.validation)
     network = kept_network(study, run, results, data).eval()
     mean, std = channel_statistics(train_images)
-    proof = compare(network, read_model(path), images, labels, mean, std, compute.threads)  # type: ignore[arg-type]
+    proof = compare(network, read_model(path), images, labels, mean, std, compute.threads)
     if faults := proof.faults():
         raise UserError(f"{path}: found a model that computes something else: {'; '.join(faults)}; allowed: no faults")
     return {"openvino": openvino.__version__.split("-")[0], "proof": asdict(proof)}

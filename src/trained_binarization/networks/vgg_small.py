@@ -3,23 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trained_binarization.binarization.layers import BinaryConv2d
+from trained_binarization.networks.blocks import activated_conv
 from trained_binarization.study import Method
-
-
-class ReLUConv2d(nn.Conv2d):
-    """BinaryConv2d's full-precision counterpart: ReLU, then a convolution."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve relu(input)."""
-        return super().forward(F.relu(input))
-
-
-def activated_conv3x3(in_channels: int, out_channels: int, method: Method | None) -> nn.Module:
-    """Q, then a 3x3 convolution that keeps the size; Q is ReLU and real weights where method is None."""
-    if method is None:
-        return ReLUConv2d(in_channels, out_channels, 3, padding=1, bias=False)
-    return BinaryConv2d(in_channels, out_channels, 3, padding=1, method=method)
 
 
 class VGGSmall(nn.Module):
@@ -34,15 +19,15 @@ class VGGSmall(nn.Module):
         a, b, c = (max(1, round(channels * width)) for channels in (128, 256, 512))
         self.conv1 = nn.Conv2d(3, a, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(a)
-        self.conv2 = activated_conv3x3(a, a, method)
+        self.conv2 = activated_conv(a, a, 3, method, padding=1)
         self.bn2 = nn.BatchNorm2d(a)
-        self.conv3 = activated_conv3x3(a, b, method)
+        self.conv3 = activated_conv(a, b, 3, method, padding=1)
         self.bn3 = nn.BatchNorm2d(b)
-        self.conv4 = activated_conv3x3(b, b, method)
+        self.conv4 = activated_conv(b, b, 3, method, padding=1)
         self.bn4 = nn.BatchNorm2d(b)
-        self.conv5 = activated_conv3x3(b, c, method)
+        self.conv5 = activated_conv(b, c, 3, method, padding=1)
         self.bn5 = nn.BatchNorm2d(c)
-        self.conv6 = activated_conv3x3(c, c, method)
+        self.conv6 = activated_conv(c, c, 3, method, padding=1)
         self.bn6 = nn.BatchNorm2d(c)
         self.classifier = nn.Linear(c * (image_size // 8) ** 2, classes)
 
