@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import REPOSITORY, command, small_settings, write_params
+from helpers import REPOSITORY, command, write_params
 from trained_binarization.binarization.layers import BinaryConv2d, binary_layers
 from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
@@ -28,31 +28,6 @@ openvino = pytest.importorskip("openvino", reason="openvino is not installed")
 from trained_binarization.deploy import proof  # noqa: E402
 from trained_binarization.deploy.export import export_network  # noqa: E402
 from trained_binarization.deploy.model import About, ExportedModel, read_model, save_model  # noqa: E402
-
-WIDE: dict[str, Any] = {
-    "architecture": {"vgg_small": {"width": 0.25}},
-    "seeds": {"ablate": [0]},
-    "ablations": ["signed_activations"],
-}
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Full precision, the method and {-1, +1} activations on digits, at a width that can be exported."""
-    folder = tmp_path_factory.mktemp("wide")
-    settings = small_settings(**WIDE)
-    settings["variants"] = {"signed_activations": {"activation_values": "plus_minus_one"}}
-    write_params(folder / "params.yaml", settings)
-    outcome = command("run", folder=folder)
-    assert outcome.status == 0, outcome.err
-    return folder
-
-
-@pytest.fixture
-def work(trained: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "work"
-    shutil.copytree(trained, folder)
-    return folder
 
 
 @pytest.mark.parametrize("channels", [32, 64, 96, 128, 512])
