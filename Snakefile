@@ -154,10 +154,14 @@ rule ablate:
         " --network {wildcards.network} --variant {wildcards.variant} --seed {wildcards.seed} &> {log}"
 
 
-# The method's first seed; the model itself is not declared, like weights.
+# The method's first seed, and all seeds' accuracies on its card; the model itself is not declared, like weights.
 rule deploy:
     input:
-        f"results/{{study}}/runs/{{network}}/method/seed{STUDY.seeds.finetune[0]}/record.json",
+        expand(
+            "results/{{study}}/runs/{{network}}/method/seed{seed}/{file}",
+            seed=STUDY.seeds.finetune,
+            file=["record.json", "history.csv"],
+        ),
     output:
         update("results/{study}/deploy/{network}/deploy.json"),
         update("results/{study}/deploy/{network}/card.md"),

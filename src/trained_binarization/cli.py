@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from trained_binarization.deploy.stage import require
 from trained_binarization.errors import UserError
 from trained_binarization.records import finished, write_json, write_text
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, load_study
@@ -43,7 +44,7 @@ def _train(params: Path, results: Path, network: str, variant: str, seed: int, a
     from trained_binarization.training.runs import train_run
 
     try:
-        with join() as world:
+        with join(study) as world:
             record, trained = train_run(study, run, results, again=again, world=world)
     except Interrupted as interruption:
         typer.echo(f"{run}: stopped by a signal, saved; the same command goes on", err=True)
@@ -109,7 +110,7 @@ def run(
 
     deadline = None if time_limit is None else time.monotonic() + time_limit
     study = load_study(params)
-    with join() as world:
+    with join(study) as world:
         typer.echo(prepare_dataset(study, results))
         runs = list(study.runs())
         for number, one in enumerate(runs):
@@ -161,6 +162,7 @@ def evaluate(
     """
     study = load_study(params)
     if model is not None:
+        require("openvino")
         from trained_binarization.deploy.use import evaluate_model
 
         accuracy, recorded, images, scored = evaluate_model(model, study)
@@ -199,6 +201,7 @@ def export(
     """Write a binary run as an OpenVINO model with one bit a weight."""
     from trained_binarization.deploy.stage import export as export_run
 
+    to = to.with_suffix("") if to.suffix == ".xml" else to
     study = load_study(params)
     made = export_run(study, study.find(network, variant, seed), results, to)
     for name, sha in made["files"].items():
@@ -208,6 +211,7 @@ def export(
 @app.command()
 def predict(model: Model, images: Annotated[list[Path], typer.Argument(help="Image files, of any size.")]) -> None:
     """Classify image files with an exported model: label, confidence, milliseconds."""
+    require("openvino")
     from trained_binarization.deploy.use import classify
 
     for image, label, confidence, milliseconds in classify(model, images):
@@ -243,6 +247,7 @@ def benchmark_inference(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of every engine, in turn.")] = 10,
 ) -> None:
     """Compare the exported model with float and int8 engines; writes results/benchmarks/inference.*."""
+    require("openvino", "onnxruntime", "onnxscript", "nncf")
     from trained_binarization.deploy.benchmark import benchmark_inference as measure_inference
     from trained_binarization.evidence.figures import draw_one, inference
     from trained_binarization.evidence.tables import inference_table
@@ -321,12 +326,13 @@ def summary(
     """Print what each of the study's networks costs, layer by layer."""
     from trained_binarization.networks import build
     from trained_binarization.networks.summary import layer_costs
-    from trained_binarization.study import Architecture
 
     study = load_study(params)
     size = {"digits": 16, "cifar10": 32}[study.dataset.name]
     for network in study.networks:
-        architecture = study.architecture[network] if width is None else Architecture(width=width)
+        architecture = study.architecture[network]
+        if width is not None:
+            architecture = architecture.model_copy(update={"width": width})
         rows = layer_costs(build(network, architecture, study.method, size, 10), size)
         typer.echo(f"{network}, width {architecture.width:g}, {size}x{size} images, scaling factors apart")
         columns = list(rows[0])

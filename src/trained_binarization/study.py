@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from trained_binarization.errors import UserError
 
@@ -50,6 +50,12 @@ class ResNetArchitecture(Architecture):
     """ResNet-18's further switch."""
 
     binary_downsample: bool  # the 1x1 convolutions of its shortcuts
+
+
+def _architecture_kind(value: Any) -> str:
+    """Which of the two is meant; whether it is the network's is checked afterwards."""
+    keys = value if isinstance(value, dict) else vars(value) if isinstance(value, Architecture) else ()
+    return "ResNetArchitecture" if "binary_downsample" in keys else "Architecture"
 
 
 class Training(Settings):
@@ -144,7 +150,13 @@ class Study(Settings):
     stand_in: str | None  # what it stands in with; null where it is the paper's own setting
     dataset: Dataset
     networks: Annotated[list[NetworkName], Field(min_length=1)]
-    architecture: dict[NetworkName, ResNetArchitecture | Architecture]
+    architecture: dict[
+        NetworkName,
+        Annotated[
+            Annotated[Architecture, Tag("Architecture")] | Annotated[ResNetArchitecture, Tag("ResNetArchitecture")],
+            Discriminator(_architecture_kind),
+        ],
+    ]
     seeds: Seed
     pretrain: Training
     finetune: Finetuning
@@ -262,7 +274,7 @@ _UniqueKeyLoader.add_implicit_resolver(
 def describe(error: ValidationError) -> str:
     """The first fault of a validation as `key: found ...; allowed: ...`."""
     fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"] if part not in ("[key]",))
+    key = ".".join(str(part) for part in fault["loc"] if part not in ("[key]", "Architecture", "ResNetArchitecture"))
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{key}.{message}" if key else message

@@ -162,6 +162,38 @@ def test_deploy_leaves_a_proven_model_and_its_card(work: Path) -> None:
     assert "already there, nothing exported" in again.out
 
 
+def test_what_is_missing_or_damaged_is_made_again(work: Path) -> None:
+    command("deploy", "--network", "vgg_small", folder=work)
+    _, folder = of(work)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "vgg_small.bin").write_bytes(b"damaged")
+    (folder / "card.md").unlink()
+    outcome = command("deploy", "--network", "vgg_small", folder=work)
+    assert "exported" in outcome.out
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "card.md").unlink()
+    assert "already there" in command("deploy", "--network", "vgg_small", folder=work).out
+    assert (folder / "card.md").read_bytes() == before["card.md"]
+
+
+def test_a_model_whose_proof_fails_replaces_nothing(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("deploy", "--network", "vgg_small", folder=work)
+    _, folder = of(work)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(proof.Proof, "faults", lambda self: ["conv4: 1 of 100 sums differ"])
+    outcome = command("deploy", "--network", "vgg_small", "--again", folder=work)
+    assert outcome.status == 2
+    assert "computes something else: conv4: 1 of 100 sums differ" in outcome.err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_without_openvino_commands_say_so(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for arguments in (("predict", "m.xml", "a.png"), ("evaluate", "m.xml"), ("benchmark", "inference")):
+        outcome = command(*arguments, folder=work)
+        assert (outcome.status, outcome.err) == (2, "error: openvino is not installed: pip install '.[deploy]'\n")
+
+
 def test_two_exports_are_equal_byte_for_byte(trained: Path, tmp_path: Path) -> None:
     study = load_study(trained / "params.yaml")
     run = study.find("vgg_small", "signed_activations", 0)
@@ -179,7 +211,7 @@ def test_the_model_alone_gives_its_records_accuracy_again(work: Path) -> None:
 
 
 def test_predict_names_the_digits(work: Path, tmp_path: Path) -> None:
-    command("export", "--network", "vgg_small", "--seed", "0", "--to", "model", folder=work)
+    command("export", "--network", "vgg_small", "--seed", "0", "--to", "model.xml", folder=work)
     digits = read_digits()
     names = [tmp_path / f"{number}.png" for number in range(20)]
     for number, name in enumerate(names):
@@ -199,17 +231,17 @@ def test_what_is_missing_is_written_down(work: Path, monkeypatch: pytest.MonkeyP
     study, folder = of(work)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "openvino is not installed" in deploy(study, "vgg_small", work / "results")
-    assert "not run: export: openvino is not installed" in (folder / "card.md").read_text(encoding="utf-8")
+    assert "not run: openvino is not installed" in (folder / "card.md").read_text(encoding="utf-8")
     monkeypatch.undo()
     for weights in (work / "results").rglob("weights.safetensors"):
         weights.unlink()
-    assert "make it with: trained-binarization finetune" in deploy(study, "vgg_small", work / "results")
+    assert "make them with: trained-binarization finetune" in deploy(study, "vgg_small", work / "results")
 
 
 def test_too_narrow_a_network_is_no_failure_of_the_study(small: Path) -> None:
     outcome = command("deploy", "--network", "vgg_small", folder=small)
     assert outcome.status == 0, outcome.err
-    assert "not run: export: input channels: found 16; allowed: multiples of 32" in outcome.out
+    assert "not run: input channels: found 16; allowed: multiples of 32" in outcome.out
 
 
 def test_bad_arguments_are_told(work: Path) -> None:

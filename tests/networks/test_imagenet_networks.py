@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from trained_binarization.binarization.layers import BinaryConv2d, binary_layers
+from trained_binarization.errors import UserError
 from trained_binarization.networks import build
 from trained_binarization.networks.alexnet import AlexNet
 from trained_binarization.networks.resnet18 import ResNet18
@@ -83,3 +84,8 @@ def test_first_convolution_and_classifier_stay_full_precision(name: str) -> None
 def test_alexnets_last_layers_see_the_whole_map() -> None:
     for size, kernel in ((227, 6), (67, 1), (224, 5)):
         assert AlexNet(Method(), width=0.03, image_size=size).fc6.weight.shape[2:] == (kernel, kernel)
+
+
+def test_too_small_images_are_told() -> None:
+    with pytest.raises(UserError, match=r"architecture\.alexnet: found images of 66 pixels; allowed: at least 67"):
+        AlexNet(Method(), width=0.03, image_size=66)

@@ -47,7 +47,7 @@ def as_one_of_two(rank: int, port: int) -> None:
 def one_of_two(rank: int, port: int, method: Method | None, steps: int, folder: Path) -> None:
     """One of two processes: leaves its losses and its network."""
     as_one_of_two(rank, port)
-    with join() as world:
+    with join(small_study()) as world:
         one = trainer(method, 12 * 32, double=True, world=world)
         found = losses(one, steps)
         torch.save((found, one.network.state_dict()), folder / f"{rank}.pt")
@@ -140,5 +140,6 @@ def test_a_batch_that_cannot_be_shared_is_told(tmp_path: Path) -> None:
     write_params(tmp_path / "params.yaml", small_settings(pretrain={"batch_size": 127}))
     outcome = torchrun("run", folder=tmp_path)
     assert outcome.returncode != 0
-    assert "batch_size: found 127; allowed: a multiple of 2, the number of processes" in outcome.stderr
+    told = "study small: pretrain.batch_size: found 127; allowed: a multiple of 2, the number of processes"
+    assert told in outcome.stderr
     assert not folder_of(tmp_path, PARENT).exists()

@@ -140,6 +140,7 @@ def _in_turn(
             made = make if engine in (EAGER, COMPILED) else None
             process = context.Process(target=serve, args=(theirs, engine, path, made, folder, threads), daemon=True)
             process.start()
+            theirs.close()  # else its end would be held open here, and a process that died waited for
             workers[engine] = process, ours
         for engine, (_, pipe) in workers.items():
             _check(engine, pipe.recv(), expected)
@@ -154,6 +155,9 @@ def _in_turn(
         for engine, (_, pipe) in workers.items():
             pipe.send(None)
             memory[engine] = pipe.recv()
+    except EOFError:
+        dead = {engine: process.exitcode for engine, (process, _) in workers.items() if not process.is_alive()}
+        raise UserError(f"benchmark: found engines that ended by themselves: {dead}; allowed: none") from None
     finally:
         for process, _ in workers.values():
             process.terminate()

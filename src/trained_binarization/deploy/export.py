@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trained_binarization.binarization.layers import BinaryConv2d
 from trained_binarization.deploy.fold import Affine, Threshold, signs
 from trained_binarization.deploy.program import PROGRAMS
-from trained_binarization.errors import UserError
+from trained_binarization.errors import NotRun
 
 CHANNELS = 32
 """OpenVINO's packed convolution gives wrong sums where the input channels are no multiple of this: refused by name."""
@@ -30,11 +30,11 @@ class OpenVINO:
         return opset13.convolution(x, layer.weight.detach().numpy(), stride, padding, padding, [1, 1])
 
     def sums(self, bits: Any, layer: BinaryConv2d) -> Any:
-        """The sums of a layer; float32 in type, whole in value. UserError where OpenVINO would compute others."""
+        """The sums of a layer; float32 in type, whole in value. NotRun where OpenVINO would compute others."""
         weight = signs(layer)
         if weight.shape[1] % CHANNELS:
-            raise UserError(
-                f"export: input channels: found {weight.shape[1]}; allowed: multiples of {CHANNELS}, "
+            raise NotRun(
+                f"input channels: found {weight.shape[1]}; allowed: multiples of {CHANNELS}, "
                 "since OpenVINO's packed convolution is wrong for others"
             )
         packed = np.packbits((weight.numpy() > 0).reshape(-1), bitorder="little")

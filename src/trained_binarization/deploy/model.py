@@ -40,7 +40,7 @@ def save_model(model: ov.Model, about: About, path: Path) -> dict[str, str]:
         ov.serialize(model, f"{folder}/model.xml", f"{folder}/model.bin")
         for suffix in (".bin", ".xml"):
             content = Path(folder, f"model{suffix}").read_bytes()
-            with written_whole(path.with_suffix(suffix)) as partial:
+            with written_whole(path.with_name(f"{path.name}{suffix}")) as partial:
                 partial.write_bytes(content)
             found[f"{path.name}{suffix}"] = hashlib.sha256(content).hexdigest()
     return found

@@ -3,11 +3,22 @@
 import importlib.util
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from trained_binarization.errors import UserError
+from trained_binarization.errors import NotRun, UserError
 from trained_binarization.evidence.statistics import t_interval
-from trained_binarization.records import Record, read_data, read_json, run_folder, status, write_json, write_text
+from trained_binarization.records import (
+    Record,
+    read_data,
+    read_json,
+    run_folder,
+    sha256,
+    status,
+    write_json,
+    write_text,
+    written_whole,
+)
 from trained_binarization.study import METHOD, Run, Study
 
 LICENCES = {
@@ -28,23 +39,29 @@ def _finished(study: Study, run: Run, results: Path) -> Record:
     return record
 
 
-def _missing() -> str | None:
-    return None if importlib.util.find_spec("openvino") else "openvino is not installed: pip install '.[deploy]'"
+def require(*packages: str) -> None:
+    """NotRun where one of the optional packages is missing."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise NotRun(f"{package} is not installed: pip install '.[deploy]'")
 
 
 def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
     """Write a finished binary run as PATH.xml and PATH.bin; returns the image size, and SHA-256 and bytes by name."""
-    if reason := _missing():
-        raise UserError(f"export: {reason}")
+    require("openvino")
     from trained_binarization.datasets import open_dataset
     from trained_binarization.datasets.augment import channel_statistics
     from trained_binarization.deploy.export import export_network
     from trained_binarization.deploy.model import About, save_model
     from trained_binarization.training.runs import kept_network
+    from trained_binarization.training.weights import SIGNS, WEIGHTS
 
     if study.variant(run.variant) is None:
         raise UserError(f"export: variant: found '{run.variant}'; allowed: a binary one")
     record = _finished(study, run, results)
+    folder = run_folder(results, study, run)
+    if not any((folder / name).exists() for name in (WEIGHTS, SIGNS)):
+        raise NotRun(f"{folder}: found neither {WEIGHTS} nor {SIGNS}; make them with: {run.command} --again")
     data = open_dataset(study.dataset)
     network = kept_network(study, run, results, data).eval()
     train_images = data.split(study.dataset.validation)[0][0]
@@ -66,25 +83,33 @@ def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
 def deploy(study: Study, network: str, results: Path, *, again: bool = False) -> str:
     """Export the method's first seed, prove it equal, and write deploy.json and card.md; a line on what came of it.
 
-    A deploy.json that fits the run's record is left alone. Where the model cannot be made here (no openvino, no
-    weights, a width it cannot compute), the reason is written instead. UserError where the proof fails.
+    A model that is there, whole, and of the run's record is left alone. Where none can be made here (no openvino, no
+    weights, a width it cannot compute), the reason is written instead. UserError where the proof fails: then nothing
+    that was there is changed.
     """
     run = study.find(network, METHOD, study.seeds.finetune[0])
     record = _finished(study, run, results)
     folder = deploy_folder(results, study, network)
     path = folder / "deploy.json"
     before = read_json(path) if path.exists() and not again else {}
-    if before.get("weights_sha256") == record.weights_sha256 and before.get("status") == "exported":
-        for name in ("deploy.json", "card.md"):
-            (folder / name).touch()  # for engines that go by time
+    there = all(
+        (folder / name).is_file() and sha256(folder / name) == sha for name, sha in before.get("files", {}).items()
+    )
+    if before.get("weights_sha256") == record.weights_sha256 and before.get("status") == "exported" and there:
+        path.touch()  # for engines that go by time
+        write_text(folder / "card.md", _card(study, run, results, before))  # other seeds may have come since
         return f"{path}: already there, nothing exported"
     found: dict[str, Any] = {"run": str(run), "weights_sha256": record.weights_sha256}
-    try:
-        exported = export(study, run, results, folder / network)
-    except UserError as error:
-        found |= {"status": f"not run: {error}"}
-    else:
-        found |= {"status": "exported"} | exported | _proven(study, run, results, folder / f"{network}.xml")
+    with TemporaryDirectory() as made:
+        try:
+            found |= {"status": "exported"} | export(study, run, results, Path(made, network))
+        except NotRun as reason:
+            found["status"] = f"not run: {reason}"
+        else:
+            found |= _proven(study, run, results, Path(made, f"{network}.xml"))
+            for name in found["files"]:
+                with written_whole(folder / name) as partial:
+                    partial.write_bytes(Path(made, name).read_bytes())
     write_json(path, found)
     write_text(folder / "card.md", _card(study, run, results, found))
     return f"{path}: {found['status']}"

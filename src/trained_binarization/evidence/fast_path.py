@@ -21,16 +21,17 @@ def _record(study: Study, run: Run, results: Path) -> Record:
     return record
 
 
-def differences(
-    fast: Study, plain: Study, results: Path, plain_results: Path
-) -> dict[str, list[tuple[int, float, float]]]:
-    """By variant: (seed, accuracy of the fast run, accuracy of the plain run) in percent, for each of plain's runs."""
-    found: dict[str, list[tuple[int, float, float]]] = {}
+def differences(fast: Study, plain: Study, results: Path, plain_results: Path) -> Pairs:
+    """Each of plain's runs beside the fast one; UserError where one is missing or differs in more than precision."""
+    found: Pairs = {}
     for run in plain.runs():
         ours, theirs = _record(fast, run, results), _record(plain, run, plain_results)
-        differing = {key for key in ours.settings if ours.settings[key] != theirs.settings.get(key)}
-        if differing - {"autocast"} or ours.data_checksum != theirs.data_checksum:
-            raise UserError(f"{run}: found other settings in {plain.study} than in {fast.study}: {sorted(differing)}")
+        keys = ours.settings.keys() | theirs.settings.keys()
+        differing = {key for key in keys if ours.settings.get(key) != theirs.settings.get(key)} - {"autocast"}
+        differing |= {"data"} if ours.data_checksum != theirs.data_checksum else set()
+        if differing:
+            folder = run_folder(plain_results, plain, run)
+            raise UserError(f"{folder}: found another {', '.join(sorted(differing))}; allowed: that of {fast.study}")
         found.setdefault(run.variant, []).append((run.seed, ours.last.accuracy, theirs.last.accuracy))
     return found
 
@@ -52,7 +53,7 @@ def table(fast: Study, plain: Study, results: Path, plain_results: Path) -> str:
         for seed, ours, theirs in pairs:
             lines.append(f"| {variant} | {seed} | {ours:.2f} | {theirs:.2f} | {ours - theirs:+.2f} |")
         interval = t_interval([ours - theirs for _, ours, theirs in pairs], CONFIDENCE)
-        same = "the same within the seeds' interval" if interval.low <= 0 <= interval.high else "not the same"
+        same = "no difference shown" if interval.low <= 0 <= interval.high else "a difference"
         summary.append(
             f"- {variant}: mean difference {interval.mean:+.2f} points, "
             f"from {interval.low:+.2f} to {interval.high:+.2f}: {same}."

@@ -259,7 +259,8 @@ def _compact(results: Path, studies: list[str]) -> dict[str, Any]:
         return {"exported": exported, "benchmark": None, "figure": None}
     result = records.read_json(path)
     caption = (
-        "Latency of VGG-Small at full width by engine, one image at a time, one thread. Bars: 5 % to 95 % of calls."
+        f"Latency of study {result['study']}'s {result['network']} by engine, one image at a time, one thread. "
+        "Bars: 5 % to 95 % of calls."
     )
     figure = {
         "svg": inline_svg(path.with_suffix(".svg"), caption),

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trained_binarization.errors import UserError
 from trained_binarization.networks.blocks import activated_conv
 from trained_binarization.study import Method
 
@@ -21,6 +22,8 @@ class AlexNet(nn.Module):
         size = (image_size - 11) // 4 + 1
         for _ in range(3):
             size = (size - 3) // 2 + 1
+        if size < 1:
+            raise UserError(f"architecture.alexnet: found images of {image_size} pixels; allowed: at least 67")
         self.conv1 = nn.Conv2d(3, a, 11, stride=4, bias=False)
         self.bn1 = nn.BatchNorm2d(a)
         self.conv2 = activated_conv(a, b, 5, method, padding=2)

@@ -279,8 +279,9 @@ def _convolutions(engine: Trainer, choices: Tensor, device: torch.device) -> dic
         for module in engine.network.modules()
         if isinstance(module, nn.Conv2d | BinaryConv2d)
     ]
+    images = engine.augmentation.batch(choices[:, : engine.training.batch_size])
     with torch.no_grad():
-        engine.network(engine.augmentation.batch(choices[:, : engine.training.batch_size]))
+        engine.network(images if engine.compute.channels_last else images.contiguous())
     for handle in handles:
         handle.remove()
     kind = torch.bfloat16 if engine.compute.autocast == "bfloat16" else torch.float32

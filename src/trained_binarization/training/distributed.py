@@ -18,6 +18,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from trained_binarization.errors import UserError
+from trained_binarization.study import Study
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,6 @@ class World:
 
     def part(self, batch: Tensor) -> Tensor:
         """This process's columns of a batch of choices (4, B)."""
-        if batch.shape[1] % self.size:
-            raise UserError(
-                f"batch_size: found {batch.shape[1]}; allowed: a multiple of {self.size}, the number of processes"
-            )
         return batch.tensor_split(self.size, dim=1)[self.rank]
 
     def total(self, values: Tensor) -> Tensor:
@@ -63,15 +60,30 @@ ALONE = World()
 
 
 @contextmanager
-def join() -> Iterator[World]:
-    """The processes that torchrun started this one among; alone where it did not. Only the first one speaks."""
+def join(study: Study) -> Iterator[World]:
+    """The processes that torchrun started this one among; alone where it did not. Only the first prints to stdout.
+
+    UserError where the study's batches cannot be shared by so many, or there are fewer GPUs than processes.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    for stage, training in (("pretrain", study.pretrain), ("finetune", study.finetune)):
+        if training.batch_size % size:
+            raise UserError(
+                f"study {study.study}: {stage}.batch_size: found {training.batch_size}; "
+                f"allowed: a multiple of {size}, the number of processes"
+            )
+    cuda = study.compute.device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= gpus:
+            raise UserError(
+                f"torchrun: --nproc-per-node: found more than {local}; allowed: at most {gpus}, the GPUs here"
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if cuda else "gloo")
     rank = dist.get_rank()
     if rank > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for the rest of the process

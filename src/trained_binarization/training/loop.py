@@ -190,9 +190,8 @@ class Trainer:
         while self.state.epoch < self.training.epochs:
             started, seconds = time.monotonic(), self.state.seconds
             choices = self.augmentation.draw(self.seed, self.state.epoch)
-            # One process holds the sums so far; in the others they begin at zero.
             sums = torch.tensor([self.state.loss_sum, self.state.correct], dtype=torch.float64, device=self.device)
-            sums *= self.world.rank == 0
+            sums /= self.world.size  # each process holds its share of what was before
 
             def keep(sums: Tensor = sums, before: float = seconds - started) -> None:
                 self.state.loss_sum, self.state.correct = self.world.total(sums.clone()).tolist()

@@ -34,7 +34,7 @@ from trained_binarization.study import Method, Run, Study
 from trained_binarization.training import checkpoint
 from trained_binarization.training.device import describe, set_up
 from trained_binarization.training.distributed import ALONE, World
-from trained_binarization.training.loop import State, StopRequests, Trainer, evaluate
+from trained_binarization.training.loop import Interrupted, State, StopRequests, Trainer, evaluate
 from trained_binarization.training.progress import Progress
 from trained_binarization.training.weights import SIGNS, WEIGHTS, load_weights, save_weights
 
@@ -88,7 +88,10 @@ def train_run(
     requests = StopRequests(deadline)
     with requests.collected():
         job.trainer.run(job.save_checkpoint, requests)
-    return world.from_first(None if world.rank else job.finish()), True
+        record = world.from_first(None if world.rank else job.finish())
+    if number := world.agree(requests.signal_number or 0):  # it came at the very end: this run is done, no other begins
+        raise Interrupted(number)
+    return record, True
 
 
 def kept_network(study: Study, run: Run, results: Path, images: Images) -> nn.Module:
@@ -184,6 +187,11 @@ class _Job:
     def resume(self) -> None:
         """Go on from the last checkpoint of the same fingerprint, if there is one; others are removed."""
         saved = checkpoint.load_checkpoint(self.folder)
+        place = saved and saved[1]["state"]
+        if self.world.agree(self.world.from_first(place) != place):
+            raise UserError(
+                f"{self.folder}: found another checkpoint than the first process; allowed: one file system for all"
+            )
         if saved is None or saved[1]["fingerprint"] != self.fingerprint:
             checkpoint.remove_checkpoints(self.folder)
             return
