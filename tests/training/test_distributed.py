@@ -94,7 +94,7 @@ def history(folder: Path, run: Run) -> list[dict[str, str]]:
 def one_step_of_two(rank: int, port: int, folder: Path) -> None:
     """One of two processes that train PARENT for a step and stop."""
     as_one_of_two(rank, port)
-    with join() as world, pytest.raises(Interrupted):
+    with join(small_study()) as world, pytest.raises(Interrupted):
         train_run(small_study(), PARENT, folder / "results", deadline=time.monotonic(), world=world)
 
 
