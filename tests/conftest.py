@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import REPOSITORY, command, small_settings, write_params
+from helpers import REPOSITORY, run_study, small_settings
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +33,7 @@ def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with params.yaml (the small study) and results/ with all of its runs. Not to be changed: copy it."""
-    folder = tmp_path_factory.mktemp("small")
-    write_params(folder / "params.yaml", small_settings())
-    outcome = command("run", folder=folder)
-    assert outcome.status == 0, outcome.err
-    return folder
+    return run_study(tmp_path_factory.mktemp("small"), small_settings())
 
 
 @pytest.fixture

@@ -87,6 +87,14 @@ def command(*arguments: str | Path, folder: Path) -> Outcome:
     return Outcome(int(status or 0), out.getvalue(), err.getvalue())
 
 
+def run_study(folder: Path, settings: Any) -> Path:
+    """Write the study into a folder and train all of its runs there; returns the folder."""
+    write_params(folder / "params.yaml", settings)
+    outcome = command("run", folder=folder)
+    assert outcome.status == 0, outcome.err
+    return folder
+
+
 def started(*arguments: str | Path, folder: Path) -> "subprocess.Popen[str]":
     """The command line in a process of its own, its output together on one pipe."""
     return subprocess.Popen(

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,28 @@ def test_summary_counts_what_the_paper_counts(width: str, parameters: str | None
 
 def test_quick_is_the_selected_study() -> None:
     assert (REPOSITORY / "params.yaml").read_bytes() == QUICK.read_bytes()
+
+
+BARE = """
+import sys
+sys.modules.update(dict.fromkeys({extras}))  # None there: whoever imports it is told that it is not installed
+from trained_binarization.cli import main
+main()
+"""
+EXTRAS = set("jinja2 matplotlib pandas scipy seaborn sklearn dvc snakemake openvino onnxruntime nncf".split())  # noqa: SIM905
+
+
+def test_run_needs_no_workflow_engine_and_none_of_the_extras(cifar10_root: Path, tmp_path: Path) -> None:
+    # As on a bare GPU machine. The digits come with scikit-learn; CIFAR-10 needs nothing more.
+    changes = {"study": "bare", "dataset": {"name": "cifar10", "root": str(cifar10_root)}, "pretrain": {"epochs": 9}}
+    write_params(tmp_path / "params.yaml", small_settings(**changes))
+    done = subprocess.run(
+        [sys.executable, "-c", BARE.format(extras=EXTRAS), "run", "--time-limit", "10"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 runs left, vgg_small/full_precision/seed0 first; call again" in done.stdout
+    assert list((tmp_path / "results/bare/runs/vgg_small/full_precision/seed0/checkpoints").glob("step*"))

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from trained_binarization.deploy.stage import require
-from trained_binarization.errors import UserError
+from trained_binarization.errors import UserError, require
 from trained_binarization.records import finished, write_json, write_text
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, load_study
 
@@ -47,7 +46,7 @@ def _train(params: Path, results: Path, network: str, variant: str, seed: int, a
         with join(study) as world:
             record, trained = train_run(study, run, results, again=again, world=world)
     except Interrupted as interruption:
-        typer.echo(f"{run}: stopped by a signal, saved; the same command goes on", err=True)
+        typer.echo(f"{run}: stopped by a signal, nothing lost; the same command goes on", err=True)
         raise typer.Exit(128 + (interruption.signal_number or 0)) from None
     typer.echo(_outcome(run, record.last.accuracy, record.scored, trained))
 
@@ -121,7 +120,7 @@ def run(
             except Interrupted as interruption:
                 left = len(runs) - number
                 typer.echo(
-                    f"{study.study}: stopped and saved; {left} of {len(runs)} runs left, {one} first; call again"
+                    f"{study.study}: stopped, nothing lost; {left} of {len(runs)} runs left, {one} first; call again"
                 )
                 raise typer.Exit(128 + interruption.signal_number if interruption.signal_number else 0) from None
             typer.echo(_outcome(one, record.last.accuracy, record.scored, trained))

@@ -223,6 +223,14 @@ def status(results: Path, study: Study, run: Run, data_checksum: str) -> tuple[s
     return ("done" if fresh else "stale"), record
 
 
+def record_of(results: Path, study: Study, run: Run) -> Record:
+    """The record of a run that is done; UserError where it is missing or stale, with the command that makes it."""
+    state, record = status(results, study, run, read_data(results, study).checksum)
+    if state != "done" or record is None:
+        raise UserError(f"{run_folder(results, study, run)}: the run is {state}; make it with: {run.command}")
+    return record
+
+
 def finished(results: Path, study: Study, run: Run) -> Record | None:
     """The record of a run that needs no training, its files' times refreshed; None where it has to be trained.
 

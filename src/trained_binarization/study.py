@@ -119,6 +119,13 @@ class Compute(Settings):
     compile: bool
     checkpoint_seconds: Positive
 
+    @property
+    def how(self) -> str:
+        """Precision, layout and compilation, in words."""
+        precision = "float32" if self.autocast == "none" else self.autocast
+        layout = "channels last" if self.channels_last else "default layout"
+        return f"{precision}, {layout}, {'compiled' if self.compile else 'eager'}"
+
 
 class Run(Settings):
     """One training of one network, one variant, one seed."""

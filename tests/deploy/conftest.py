@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from helpers import command, small_settings, write_params
+from helpers import run_study, small_settings
 
 WIDE: dict[str, Any] = {
     "architecture": {"vgg_small": {"width": 0.25}},
@@ -18,13 +18,9 @@ WIDE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Full precision, the method and {-1, +1} activations on digits, at a width that can be exported."""
-    folder = tmp_path_factory.mktemp("wide")
     settings = small_settings(**WIDE)
     settings["variants"] = {"signed_activations": {"activation_values": "plus_minus_one"}}
-    write_params(folder / "params.yaml", settings)
-    outcome = command("run", folder=folder)
-    assert outcome.status == 0, outcome.err
-    return folder
+    return run_study(tmp_path_factory.mktemp("wide"), settings)
 
 
 @pytest.fixture

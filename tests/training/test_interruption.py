@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,9 +16,10 @@ import pytest
 import torch
 from trained import CHILD, PARENT, folder_of, record_of, train, trainer
 
-from helpers import Settings, command, merged, small_settings, small_study, started, write_params
+from helpers import Settings, command, merged, run_study, small_settings, small_study, started, write_params
 from trained_binarization.records import read_record, sha256
 from trained_binarization.study import Method, Run, load_study
+from trained_binarization.training import checkpoint
 from trained_binarization.training.checkpoint import FOLDER
 from trained_binarization.training.loop import Interrupted, StopRequests
 from trained_binarization.training.runs import WEIGHTS, train_run
@@ -111,11 +113,7 @@ def long_settings(**changes: Any) -> Settings:
 @pytest.fixture(scope="module")
 def long_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six epochs of forty steps, parent and child, without interruption."""
-    folder = tmp_path_factory.mktemp("long")
-    write_params(folder / "params.yaml", long_settings())
-    outcome = command("run", folder=folder)
-    assert outcome.status == 0, outcome.err
-    return folder
+    return run_study(tmp_path_factory.mktemp("long"), long_settings())
 
 
 def ready(long_trained: Path, folder: Path, run: Run, **compute: Any) -> Path:
@@ -152,10 +150,9 @@ def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_weights(
     folder = ready(long_trained, tmp_path, run, checkpoint_seconds=1000.0)
     status, output = kill_in_the_middle(folder, run, signal.SIGTERM)
     assert status == 128 + signal.SIGTERM, output
-    assert f"{run}: stopped by a signal, saved; the same command goes on" in output
-    (saved,) = (folder_of(folder, run) / FOLDER).iterdir()
-    step = int(saved.name[4:13])
-    assert 0 < step < 240
+    assert f"{run}: stopped by a signal, nothing lost; the same command goes on" in output
+    step = max(int(saved.name[4:13]) for saved in (folder_of(folder, run) / FOLDER).iterdir())
+    assert 40 < step < 240
     assert not (folder_of(folder, run) / "record.json").exists()
     outcome = command(*stage(run), folder=folder)
     assert outcome.status == 0, outcome.err
@@ -166,6 +163,23 @@ def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_weights(
     assert (folder_of(folder, run) / "history.csv").read_bytes() == (
         folder_of(long_trained, run) / "history.csv"
     ).read_bytes()
+
+
+def test_a_checkpoint_at_each_epochs_end(long_trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, steps = ready(long_trained, tmp_path, CHILD, checkpoint_seconds=1000.0), []
+    save = checkpoint.save_checkpoint
+    monkeypatch.setattr(checkpoint, "save_checkpoint", lambda *those: (steps.append(those[1]), save(*those)))
+    train_run(load_study(folder / "params.yaml"), CHILD, folder / "results")
+    assert steps[0] == 40
+    assert all(step % 40 == 0 for step in steps)
+    assert record_of(folder, CHILD)["weights_sha256"] == record_of(long_trained, CHILD)["weights_sha256"]
+
+
+def test_slow_checkpoints_at_the_epochs_ends_are_few() -> None:
+    # Each takes longer than the epochs after it: a tenth of the time is all that they may have.
+    one, ends = trainer(Method(), 2 * 32), []
+    one.run(lambda: (ends.append(one.state.epoch), time.sleep(1))[0], StopRequests())
+    assert (one.state.epoch, ends) == (2, [1])
 
 
 # ------------------------------------------------------------------------------------------------------- twenty kills
@@ -214,7 +228,8 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_weights(
     assert reached > 20
     outcome = command("run", folder=folder)
     assert outcome.status == 0, outcome.err
-    assert f"goes on after epoch {reached // 40}, batch {reached % 40}" in outcome.out
+    (place,) = re.findall(r"goes on after epoch (\d+), batch (\d+)", outcome.out)
+    assert 40 * int(place[0]) + int(place[1]) == reached
     assert "damaged" not in outcome.out  # a half-written file was never taken for a checkpoint
     assert record_of(folder, CHILD)["weights_sha256"] == record_of(long_trained, CHILD)["weights_sha256"]
     assert {path.name for path in folder_of(folder, CHILD).iterdir()} == {"record.json", "history.csv", WEIGHTS}

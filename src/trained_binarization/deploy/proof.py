@@ -8,7 +8,6 @@ OpenVINO's own first convolution.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -147,18 +146,23 @@ class Replay:
         return F.linear(x.flatten(1), layer.weight.double(), layer.bias.double())
 
 
+def _inputs(network: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """(what each binary layer is given in the framework, by its name; the logits)."""
+    found: dict[str, Tensor] = {}
+    handles = [
+        layer.register_forward_pre_hook(lambda _, arguments, name=name: found.__setitem__(name, arguments[0]))
+        for name, layer in binary_layers(network)
+    ]
+    logits = network(x)
+    for handle in handles:
+        handle.remove()
+    return found, logits
+
+
 @torch.no_grad()
 def compare_layers(network: nn.Module, images: Tensor, mean: Tensor, std: Tensor) -> list[LayerProof]:
     """Each binary convolution alone, on the bits that these images give it in the framework."""
-    inputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        return lambda _, arguments: inputs.__setitem__(name, arguments[0])
-
-    handles = [layer.register_forward_pre_hook(keep(name)) for name, layer in binary_layers(network)]
-    network(normalise(images, mean, std))
-    for handle in handles:
-        handle.remove()
+    inputs, _ = _inputs(network, normalise(images, mean, std))
     found = []
     for name, layer in binary_layers(network):
         assert isinstance(layer, BinaryConv2d)
@@ -203,14 +207,7 @@ def _parting(network: nn.Module, image: Tensor, mean: Tensor, std: Tensor, expor
     Where none differ, it is the classifier, and how far its logits of the two predictions lie apart. The distance is
     infinite where the replay does not predict what the exported model did: then bits are not the reason.
     """
-    values: dict[str, Tensor] = {}
-    handles = [
-        layer.register_forward_pre_hook(lambda _, arguments, name=name: values.__setitem__(name, arguments[0]))
-        for name, layer in binary_layers(network)
-    ]
-    logits = network(normalise(image, mean, std))[0]
-    for handle in handles:
-        handle.remove()
+    values, (logits,) = _inputs(network, normalise(image, mean, std))
     replay = Replay(_first_convolution(network, image, mean, std))
     replayed = PROGRAMS[type(network)](network, None, replay)[0]
     if int(replayed.argmax()) != exported:

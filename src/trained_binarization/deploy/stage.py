@@ -1,17 +1,14 @@
 """The stage `deploy`: the method's first seed exported, proven, and described; and `export` for any run."""
 
-import importlib.util
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from trained_binarization.errors import NotRun, UserError
-from trained_binarization.evidence.statistics import t_interval
+from trained_binarization.errors import NotRun, UserError, require
 from trained_binarization.records import (
-    Record,
-    read_data,
     read_json,
+    record_of,
     run_folder,
     sha256,
     status,
@@ -27,25 +24,6 @@ LICENCES = {
 }
 
 
-def deploy_folder(results: Path, study: Study, network: str) -> Path:
-    """Where a network's exported model, its proof and its card lie."""
-    return results / study.study / "deploy" / network
-
-
-def _finished(study: Study, run: Run, results: Path) -> Record:
-    state, record = status(results, study, run, read_data(results, study).checksum)
-    if state != "done" or record is None:
-        raise UserError(f"{run_folder(results, study, run)}: the run is {state}; make it with: {run.command}")
-    return record
-
-
-def require(*packages: str) -> None:
-    """NotRun where one of the optional packages is missing."""
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise NotRun(f"{package} is not installed: pip install '.[deploy]'")
-
-
 def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
     """Write a finished binary run as PATH.xml and PATH.bin; returns the image size, and SHA-256 and bytes by name."""
     require("openvino")
@@ -58,7 +36,7 @@ def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
 
     if study.variant(run.variant) is None:
         raise UserError(f"export: variant: found '{run.variant}'; allowed: a binary one")
-    record = _finished(study, run, results)
+    record = record_of(results, study, run)
     folder = run_folder(results, study, run)
     if not any((folder / name).exists() for name in (WEIGHTS, SIGNS)):
         raise NotRun(f"{folder}: found neither {WEIGHTS} nor {SIGNS}; make them with: {run.command} --again")
@@ -88,8 +66,8 @@ def deploy(study: Study, network: str, results: Path, *, again: bool = False) ->
     that was there is changed.
     """
     run = study.find(network, METHOD, study.seeds.finetune[0])
-    record = _finished(study, run, results)
-    folder = deploy_folder(results, study, network)
+    record = record_of(results, study, run)
+    folder = results / study.study / "deploy" / network
     path = folder / "deploy.json"
     before = read_json(path) if path.exists() and not again else {}
     there = all(
@@ -139,10 +117,12 @@ def _proven(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]
 
 def _card(study: Study, run: Run, results: Path, found: dict[str, Any]) -> str:
     """The model card, from the records."""
+    from trained_binarization.evidence.statistics import t_interval
+
     title = f"# Model card: {run.network}, 1 bit, {study.study}\n"
     if found["status"] != "exported":
         return f"{title}\n{found['status']}\n"
-    record, proof = _finished(study, run, results), found["proof"]
+    record, proof = record_of(results, study, run), found["proof"]
     seeds = [study.find(run.network, METHOD, seed) for seed in study.seeds.finetune]
     done = [status(results, study, one, record.data_checksum) for one in seeds]
     accuracies = [one.last.accuracy for state, one in done if state == "done" and one is not None]

@@ -4,28 +4,20 @@ from pathlib import Path
 
 from trained_binarization.errors import UserError
 from trained_binarization.evidence.statistics import t_interval
-from trained_binarization.records import Record, read_data, run_folder, status
-from trained_binarization.study import Run, Study
+from trained_binarization.records import record_of, run_folder
+from trained_binarization.study import Study
 
 CONFIDENCE = 0.95
 
-
 Pairs = dict[str, list[tuple[int, float, float]]]
 """By variant: (seed, accuracy of the fast run, accuracy of the plain run), in percent."""
-
-
-def _record(study: Study, run: Run, results: Path) -> Record:
-    state, record = status(results, study, run, read_data(results, study).checksum)
-    if state != "done" or record is None:
-        raise UserError(f"{run_folder(results, study, run)}: found a run that is {state}; allowed: a finished one")
-    return record
 
 
 def differences(fast: Study, plain: Study, results: Path, plain_results: Path) -> Pairs:
     """Each of plain's runs beside the fast one; UserError where one is missing or differs in more than precision."""
     found: Pairs = {}
     for run in plain.runs():
-        ours, theirs = _record(fast, run, results), _record(plain, run, plain_results)
+        ours, theirs = record_of(results, fast, run), record_of(plain_results, plain, run)
         keys = ours.settings.keys() | theirs.settings.keys()
         differing = {key for key in keys if ours.settings.get(key) != theirs.settings.get(key)} - {"autocast"}
         differing |= {"data"} if ours.data_checksum != theirs.data_checksum else set()
@@ -41,9 +33,9 @@ def table(fast: Study, plain: Study, results: Path, plain_results: Path) -> str:
     lines = [
         "# The fast path beside the plain one",
         "",
-        f"`{fast.study}` is trained with {_how(fast)}; `{plain.study}`, the same runs by the same settings and seeds, "
-        f"with {_how(plain)}. Accuracy in percent after the last epoch; the interval is Student's of the mean of the "
-        f"differences, {100 * CONFIDENCE:.0f} %.",
+        f"`{fast.study}` is trained with {fast.compute.how}; `{plain.study}`, the same runs by the same settings and "
+        f"seeds, with {plain.compute.how}. Accuracy in percent after the last epoch; the interval is Student's of the "
+        f"mean of the differences, {100 * CONFIDENCE:.0f} %. Both are stand-ins: {fast.stand_in}.",
         "",
         "| variant | seed | fast | plain | difference, points |",
         "|---|---|---|---|---|",
@@ -59,10 +51,3 @@ def table(fast: Study, plain: Study, results: Path, plain_results: Path) -> str:
             f"from {interval.low:+.2f} to {interval.high:+.2f}: {same}."
         )
     return "\n".join([*lines, "", *summary]) + "\n"
-
-
-def _how(study: Study) -> str:
-    compute = study.compute
-    precision = "float32" if compute.autocast == "none" else compute.autocast
-    layout = "channels last" if compute.channels_last else "default layout"
-    return f"{precision}, {layout}, {'compiled' if compute.compile else 'eager'}"

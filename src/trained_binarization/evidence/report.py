@@ -247,11 +247,11 @@ def _replace_in_readme(table: str) -> str:
     return f"; claims in {README}"
 
 
-def _compact(results: Path, studies: list[str]) -> dict[str, Any]:
+def _compact(results: Path, studies: list[Study]) -> dict[str, Any]:
     """What was exported and proven, and the inference benchmark; None where there is none."""
     exported = []
     for study in studies:
-        for path in sorted((results / study / "deploy").glob("*/deploy.json")):
+        for path in sorted((results / study.study / "deploy").glob("*/deploy.json")):
             found = records.read_json(path)
             exported.append((study, path.parent.name, path.parent.relative_to(results).as_posix(), found))
     path = results / "benchmarks" / "inference.json"
@@ -298,7 +298,7 @@ def report_replication(results: Path, claims_path: Path) -> str:
         "theory": THEORY,
         "findings": [(name, study, found) for name, study, found in findings if found],
         "deviations": tables.deviations_table(claims),
-        "compact": _compact(results, list(studies)),
+        "compact": _compact(results, list(studies.values())),
     }
     for kind in ("html", "md"):
         records.write_text(results / f"report.{kind}", _render(f"replication.{kind}.jinja", **context))

@@ -17,7 +17,7 @@ from trained_binarization.datasets.augment import Augmentation, channel_statisti
 from trained_binarization.datasets.images import Images
 from trained_binarization.errors import UserError
 from trained_binarization.records import provenance
-from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study
+from trained_binarization.study import FULL_PRECISION, METHOD, Compute, Run, Study
 from trained_binarization.training.device import describe, set_up
 from trained_binarization.training.loop import Trainer
 from trained_binarization.training.progress import Progress
@@ -228,9 +228,7 @@ def _stages(engine: Trainer, choices: Tensor, device: torch.device) -> dict[str,
 
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown: what was measured, on what, and where the time goes."""
-    compute, ceiling = result["compute"], result["ceiling"]
-    layout = "channels last" if compute["channels_last"] else "default layout"
-    how = f"{compute['autocast'].replace('none', 'float32')}, {layout}, {'compiled' if compute['compile'] else 'eager'}"
+    how, ceiling = Compute.model_validate(result["compute"]).how, result["ceiling"]
     lines = [
         f"# Training {result['network']} (width {result['width']:g}): this engine and the stock way",
         "",

@@ -80,6 +80,9 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+SAVING = 0.1
+"""The share of the time that checkpoints at the epochs' ends may take: on a GPU an epoch is soon done."""
+
 EVALUATION_BATCH = 250
 """Images scored at a time: between two of them an evaluation can be stopped."""
 
@@ -186,18 +189,12 @@ class Trainer:
     def run(self, save: Callable[[], None], requests: StopRequests) -> None:
         """Train to the end, or to a request to stop. `save` writes a checkpoint of `tensors` and `state`."""
         self.network.train()
-        self.saved = time.monotonic()
+        self.saved, self.saving = time.monotonic(), 0.0
+        before = self.state.seconds - time.monotonic()
         while self.state.epoch < self.training.epochs:
-            started, seconds = time.monotonic(), self.state.seconds
             choices = self.augmentation.draw(self.seed, self.state.epoch)
             sums = torch.tensor([self.state.loss_sum, self.state.correct], dtype=torch.float64, device=self.device)
             sums /= self.world.size  # each process holds its share of what was before
-
-            def keep(sums: Tensor = sums, before: float = seconds - started) -> None:
-                self.state.loss_sum, self.state.correct = self.world.total(sums.clone()).tolist()
-                self.state.seconds = before + time.monotonic()
-                save()
-                self.saved = time.monotonic()
 
             try:
                 for batch in range(self.state.batch, self.batches):
@@ -209,14 +206,25 @@ class Trainer:
                     if action == STOP:
                         raise Interrupted(requests.signal_number)
                     if action == SAVE:
-                        keep()
+                        self._keep(save, sums, before)
                 self._end_epoch(self.world.total(sums.clone()), requests)
             except Interrupted:
                 if not requests.at_once:
-                    keep()
+                    self._keep(save, sums, before)
                 raise
-            self.state.seconds = seconds + time.monotonic() - started
+            self.state.seconds = before + time.monotonic()
             self.progress.epoch(self.state)
+            if self.world.agree(time.monotonic() - self.saved > self.saving / SAVING):
+                self._keep(save, torch.zeros_like(sums), before)
+
+    def _keep(self, save: Callable[[], None], sums: Tensor, before: float) -> None:
+        """Save, with the current epoch's sums; `before`: the training's seconds minus time.monotonic()'s."""
+        began = time.monotonic()
+        self.state.loss_sum, self.state.correct = self.world.total(sums.clone()).tolist()
+        self.state.seconds = before + began
+        save()
+        self.saved = time.monotonic()
+        self.saving = self.saved - began
 
     def _wish(self, requests: StopRequests) -> int:
         if requests:
