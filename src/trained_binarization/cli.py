@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from trained_binarization.errors import UserError, require
 from trained_binarization.records import finished, write_json, write_text
-from trained_binarization.study import FULL_PRECISION, METHOD, Run, load_study
+from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, load_study
 
 # Stages import what they need when they are called: `verify` and `report` need no torch, training no plotting.
 
@@ -327,12 +327,16 @@ def summary(
     from trained_binarization.networks.summary import layer_costs
 
     study = load_study(params)
-    size = {"digits": 16, "cifar10": 32}[study.dataset.name]
+    classes = {"imagenet": 1000}.get(study.dataset.name, 10)
     for network in study.networks:
+        if isinstance(study.dataset, ImageFolder):
+            size = study.dataset.image_size[network]
+        else:
+            size = {"digits": 16, "cifar10": 32}[study.dataset.name]
         architecture = study.architecture[network]
         if width is not None:
             architecture = architecture.model_copy(update={"width": width})
-        rows = layer_costs(build(network, architecture, study.method, size, 10), size)
+        rows = layer_costs(build(network, architecture, study.method, size, classes), size)
         typer.echo(f"{network}, width {architecture.width:g}, {size}x{size} images, scaling factors apart")
         columns = list(rows[0])
         cells = [columns] + [[f"{v:,}" if isinstance(v, int) else v for v in row.values()] for row in rows]

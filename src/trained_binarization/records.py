@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trained_binarization.errors import UserError
-from trained_binarization.study import Run, Study
+from trained_binarization.study import ImageFolder, Run, Study
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -38,6 +38,7 @@ class Evaluation(BaseModel):
     epoch: int
     loss: float
     accuracy: float
+    top5: float | None = None  # where there are classes enough for it to say something
 
 
 class Parent(BaseModel):
@@ -94,7 +95,7 @@ class Data(BaseModel):
     checksum: str
     train_images: int
     test_images: int
-    files: dict[str, str]  # name to MD5
+    files: dict[str, str]  # name to MD5; none where the checksum is over the contents of every file
 
 
 def canonical(value: Any) -> str:
@@ -105,10 +106,13 @@ def canonical(value: Any) -> str:
 def settings_of(study: Study, run: Run) -> dict[str, Any]:
     """Every setting that says what the run trains (not where it lies, nor how fast it is computed)."""
     method = study.variant(run.variant)
+    dataset = study.dataset.model_dump(exclude={"root", "download", "cache", "workers"})
+    if isinstance(study.dataset, ImageFolder):
+        dataset["image_size"] = study.dataset.image_size[run.network]
     return {
         "network": run.network,
         "architecture": study.architecture[run.network].model_dump(),
-        "dataset": study.dataset.model_dump(exclude={"root", "download"}),
+        "dataset": dataset,
         "training": study.training(run).model_dump(),
         "method": method.model_dump() if method else None,
         "autocast": study.compute.autocast,

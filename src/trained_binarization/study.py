@@ -29,8 +29,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Dataset(Settings):
-    """The images: which, where they lie, and how training batches are augmented."""
+class SmallImages(Settings):
+    """Images that fit into memory: which, where they lie, and how training batches are augmented."""
 
     name: Literal["digits", "cifar10"]
     root: str
@@ -38,6 +38,24 @@ class Dataset(Settings):
     validation: Annotated[int, Field(ge=0)]  # last training images, held out for tuning; scored instead of the test set
     padding: Annotated[int, Field(ge=0)]  # pixels
     flip: bool
+
+
+class ImageFolder(Settings):
+    """Image files as {train,val}/<class>/<file>, read while they are trained on."""
+
+    name: Literal["imagenet", "imagenette"]
+    root: str
+    cache: str  # where `prepare` keeps its index and, if asked, the smaller copy
+    workers: Annotated[int, Field(ge=0)]  # processes that read images; 0: the training's own
+    validation: Annotated[int, Field(ge=0)]  # training images, drawn once for all, held out for tuning
+    copy_side: Annotated[int, Field(ge=8)] | None  # short side of a smaller copy that is read instead; null: no copy
+    image_size: dict[str, Annotated[int, Field(ge=8)]]  # pixels a side that each network sees
+    resize: Annotated[int, Field(ge=8)]  # evaluation: short side before the centre crop
+    least_area: Annotated[float, Field(gt=0, le=1)]  # augmentation: the random crop's least share of the image
+    flip: bool
+
+
+Dataset = SmallImages | ImageFolder
 
 
 class Architecture(Settings):
@@ -155,7 +173,7 @@ class Study(Settings):
     study: Identifier
     title: str
     stand_in: str | None  # what it stands in with; null where it is the paper's own setting
-    dataset: Dataset
+    dataset: Annotated[Dataset, Field(discriminator="name")]
     networks: Annotated[list[NetworkName], Field(min_length=1)]
     architecture: dict[
         NetworkName,
@@ -190,6 +208,12 @@ class Study(Settings):
                 keys = "width, binary_downsample" if network == "resnet18" else "width"
                 found = ", ".join(one.model_dump())
                 raise ValueError(f"architecture.{network}: found {found}; allowed: {keys}")
+        if isinstance(self.dataset, ImageFolder):
+            same("dataset.image_size", list(self.dataset.image_size), "networks", list(self.networks))
+            if (most := max(self.dataset.image_size.values())) > self.dataset.resize:
+                raise ValueError(
+                    f"dataset.resize: found {self.dataset.resize}; allowed: at least {most}, the image_size"
+                )
         same("variants", list(self.variants), "ablations", self.ablations)
         within("pretrain", self.seeds.pretrain, "pretrain", self.seeds.pretrain)
         within("finetune", self.seeds.finetune, "pretrain", self.seeds.pretrain)
@@ -281,12 +305,19 @@ _UniqueKeyLoader.add_implicit_resolver(
 def describe(error: ValidationError) -> str:
     """The first fault of a validation as `key: found ...; allowed: ...`."""
     fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"] if part not in ("[key]", "Architecture", "ResNetArchitecture"))
+    parts = [str(part) for part in fault["loc"] if part not in ("[key]", "Architecture", "ResNetArchitecture")]
+    if parts[:1] == ["dataset"]:
+        del parts[1:2]  # pydantic names the kind of data set besides
+    key = ".".join(parts)
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{key}.{message}" if key else message
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key; allowed: only keys that the schema has (see params.yaml)"
+    if fault["type"] == "union_tag_invalid":
+        return f"{key}.name: found {fault['ctx']['tag']!r}; allowed: {fault['ctx']['expected_tags']}"
+    if fault["type"] == "union_tag_not_found":
+        return f"{key}.name: missing; allowed: the data set's name"
     if fault["type"] == "missing":
         return f"{key}: missing; allowed: {message.lower()}"
     return f"{key}: found {fault['input']!r}; allowed: {message[0].lower()}{message[1:]}"

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def free_port() -> int:
 
 def losses(one: Trainer, steps: int) -> list[float]:
     """The cross-entropy of each step's whole batch."""
-    choices = one.augmentation.draw(one.seed, 0)
-    return [one.world.total(one.step(choices, step).clone())[0].item() for step in range(steps)]
+    batches = islice(one.epoch(), steps)
+    return [one.world.total(one.step(batch, step).clone())[0].item() for step, batch in enumerate(batches)]
 
 
 def as_one_of_two(rank: int, port: int) -> None:

@@ -11,6 +11,7 @@ from trained import trainer
 from trained_binarization.binarization.layers import alphas, binary_layers
 from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
+from trained_binarization.datasets.images import ResidentScored
 from trained_binarization.networks.vgg_small import VGGSmall
 from trained_binarization.study import Method
 from trained_binarization.training.loop import Trainer, evaluate, layer_statistics
@@ -52,7 +53,7 @@ def losses_of(one: Trainer, steps: int = 24) -> list[float]:
     for step in range(steps):
         epoch, batch = divmod(step, one.batches)
         one.state.epoch = epoch
-        losses.append(one.step(one.augmentation.draw(one.seed, epoch), batch)[0].item())
+        losses.append(one.step(next(one.epoch(batch)), batch)[0].item())
     return losses
 
 
@@ -89,7 +90,7 @@ def test_evaluation_scores_every_image_and_equals_a_computation_by_hand(count: i
     network = VGGSmall(None, width=0.125, image_size=16).train()
     network(torch.randn(64, 3, 16, 16))  # running statistics that are not the initial ones
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    loss, accuracy = evaluate(network, images, labels, mean, std)
+    loss, accuracy, _ = evaluate(network, ResidentScored(images, labels), mean, std)
     assert network.training
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
@@ -117,7 +118,7 @@ def test_every_image_counts_the_same() -> None:
     labels = torch.zeros(1001, dtype=torch.int64)
     labels[-1] = 3
     images = torch.zeros(1001, 8, 8, 3, dtype=torch.uint8)
-    loss, accuracy = evaluate(Sure(), images, labels, torch.zeros(3), torch.ones(3))
+    loss, accuracy, _ = evaluate(Sure(), ResidentScored(images, labels), torch.zeros(3), torch.ones(3))
     assert accuracy == pytest.approx(100 * 1000 / 1001)
     assert loss == pytest.approx(20 / 1001, rel=1e-4)
 
@@ -157,8 +158,7 @@ def test_layer_statistics_by_hand() -> None:
 def test_label_smoothing_and_penalty_are_in_what_is_minimised_not_in_what_is_reported() -> None:
     one = trainer(Method(weight_scaling_l2=0.2), 32)
     one.training = one.training.model_copy(update={"label_smoothing": 0.0})
-    choices = one.augmentation.draw(0, 0)
-    loss, cross_entropy, correct = one.objective(choices)
+    loss, cross_entropy, correct = one.objective(*next(one.epoch()))
     weight_factors = [layer.alpha for _, layer in binary_layers(one.network) if layer.alpha is not None]
     penalty = 0.1 * sum(float(alpha.detach().square().sum()) for alpha in weight_factors)
     assert (loss - cross_entropy).item() == pytest.approx(penalty, rel=1e-3)

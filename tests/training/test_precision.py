@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision import transforms
 from trained import trainer
 
 from trained_binarization.binarization.layers import BinaryConv2d
 from trained_binarization.datasets.augment import Augmentation
 from trained_binarization.study import Method
+from trained_binarization.training.loop import evaluate
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: g++ is not here"
@@ -48,7 +48,7 @@ def test_augmentation_has_torchvisions_distribution() -> None:
 def gradients(method: Method | None, **compute: Any) -> dict[str, Tensor]:
     """The gradients of the first batch at the start of training."""
     one = trainer(method, 64, **compute)
-    one.objective(one.augmentation.draw(0, 0)[:, :32].contiguous())[0].backward()
+    one.objective(*next(one.epoch()))[0].backward()
     return {name: p.grad.double() for name, p in one.network.named_parameters() if p.grad is not None and p.dim() > 1}
 
 
@@ -138,5 +138,5 @@ def test_evaluation_is_in_float32_whatever_the_training_is() -> None:
     kinds: list[torch.dtype] = []
     one.network.register_forward_hook(lambda _, inputs, output: kinds.append(output.dtype))
     one.network.eval()
-    F.cross_entropy(one.network(one.augmentation.batch(one.augmentation.draw(0, 0)[:, :8])), one.labels[:8])
-    assert kinds == [torch.float32]
+    evaluate(one.network, one.scored, *one.images.statistics)
+    assert set(kinds) == {torch.float32}

@@ -12,6 +12,7 @@ from trained import CHILD, PARENT, folder_of, record_of, train
 from helpers import Settings, small_settings, small_study, tree
 from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
+from trained_binarization.datasets.images import ResidentScored
 from trained_binarization.datasets.prepare import prepare
 from trained_binarization.errors import UserError
 from trained_binarization.networks import build
@@ -70,7 +71,7 @@ def test_the_recorded_accuracy_is_that_of_the_weights(small_trained: Path) -> No
         network = build("vgg_small", study.architecture["vgg_small"], study.variant(run.variant), 16, 10)
         network.load_state_dict(load_file(folder_of(small_trained, run) / WEIGHTS))
         mean, std = channel_statistics(digits.train_images)
-        loss, accuracy = evaluate(network, digits.test_images, digits.test_labels, mean, std)
+        loss, accuracy, _ = evaluate(network, ResidentScored(digits.test_images, digits.test_labels), mean, std)
         last = record_of(small_trained, run)["last"]
         assert accuracy == last["accuracy"]
         assert loss == pytest.approx(last["loss"], rel=1e-6)

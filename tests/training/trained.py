@@ -11,6 +11,7 @@ from helpers import small_settings, small_study
 from trained_binarization.binarization.layers import binary_layers
 from trained_binarization.datasets.augment import Augmentation
 from trained_binarization.datasets.digits import read_digits
+from trained_binarization.datasets.images import Resident, ResidentScored
 from trained_binarization.networks.vgg_small import VGGSmall
 from trained_binarization.records import run_folder
 from trained_binarization.study import FULL_PRECISION, METHOD, Compute, Finetuning, Method, Run, Training
@@ -52,15 +53,14 @@ def trainer(method: Method | None, count: int, double: bool = False, world: Worl
     network = VGGSmall(method, width=0.125, image_size=16)
     for _, layer in binary_layers(network):
         layer.initialize_from_weight()
-    images = digits.train_images[:count]
+    augmentation = (InDouble if double else Augmentation)(digits.train_images[:count], padding=1, flip=False)
     return Trainer(
         network=network.double() if double else network,
         training=training,
         compute=Compute.model_validate(settings["compute"] | compute),
         seed=0,
-        labels=digits.train_labels[:count],
-        scored=(digits.test_images, digits.test_labels),
-        augmentation=(InDouble if double else Augmentation)(images, padding=1, flip=False),
+        images=Resident(augmentation, digits.train_labels[:count]),
+        scored=ResidentScored(digits.test_images, digits.test_labels),
         progress=Progress("test", 2, 32),
         world=world,
     )

@@ -1,12 +1,35 @@
-"""Image sets: one uint8 tensor each, with its checksum; `augment` makes batches of it where the training runs."""
+"""Image sets with their checksums: small ones in memory, folders of files read while they are trained on."""
 
-from trained_binarization.datasets.images import Images
-from trained_binarization.study import Dataset
+from typing import TYPE_CHECKING
+
+from trained_binarization.study import Dataset, ImageFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trained_binarization.datasets.folder import FolderImages, Streamed, StreamedScored
+    from trained_binarization.datasets.images import Images, Resident, ResidentScored
+
+    ImageSet = Images | FolderImages
+    TrainedOn = Resident | Streamed
+    Scored = ResidentScored | StreamedScored
 
 
-def open_dataset(dataset: Dataset) -> "Images":
-    """The data set, verified against its checksums; UserError where it is missing or damaged, with the remedy."""
+def pixels(scored: "Scored") -> tuple["Tensor", "Tensor"]:
+    """All images that are scored, as one uint8 tensor (N, H, W, 3), and their labels."""
+    import torch
+
+    images, labels = zip(*scored.batches(250), strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def open_dataset(dataset: Dataset, network: str) -> "ImageSet":
+    """The images as one of the study's networks sees them, verified; UserError where they are missing or damaged."""
     # Each reader's libraries are imported only where its images are asked for.
+    if isinstance(dataset, ImageFolder):
+        from trained_binarization.datasets.folder import read_folder
+
+        return read_folder(dataset, dataset.image_size[network])
     if dataset.name == "cifar10":
         from trained_binarization.datasets.cifar10 import read_cifar10
 

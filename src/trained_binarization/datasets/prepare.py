@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from trained_binarization.datasets import open_dataset
+from trained_binarization.datasets.images import check_validation
 from trained_binarization.errors import UserError
 from trained_binarization.records import Data, data_path, read_data, write_json
-from trained_binarization.study import Study
+from trained_binarization.study import ImageFolder, SmallImages, Study
 
 
 def known_checksum(name: str) -> str:
@@ -17,9 +18,14 @@ def known_checksum(name: str) -> str:
     return CHECKSUM
 
 
-def _names_the_right_bytes(study: Study, results: Path) -> bool:
+def _needs_no_images(study: Study, results: Path) -> bool:
+    """Whether data.json is there, and is right, or there are no images to tell."""
+    dataset = study.dataset
     try:
-        return read_data(results, study).checksum == known_checksum(study.dataset.name)
+        found = read_data(results, study).checksum
+        if isinstance(dataset, SmallImages):
+            return not dataset.download and found == known_checksum(dataset.name)
+        return not Path(dataset.root).is_dir()
     except UserError:
         return False  # not there, damaged, or of another data set: all of it can be written anew
 
@@ -28,19 +34,25 @@ def prepare(study: Study, results: Path) -> str:
     """Write results/<study>/data.json; returns a line that says what was done.
 
     Where the file is there and names the right bytes, nothing is read: a fresh clone with committed records needs no
-    images, and whoever trains verifies them again before use.
+    images, and whoever trains verifies them again before use. A folder of images is checked file by file, but for
+    what was checked before.
     """
     path = data_path(results, study)
-    if not study.dataset.download and _names_the_right_bytes(study, results):
+    if _needs_no_images(study, results):
         path.touch()
         return f"{path}: already there; the images are verified again by whatever trains on them"
-    images = open_dataset(study.dataset)
-    images.split(study.dataset.validation)
+    if isinstance(study.dataset, ImageFolder):
+        from trained_binarization.datasets.index import make_index
+
+        make_index(study.dataset)
+    images = open_dataset(study.dataset, study.networks[0])
+    train_images, test_images = images.counts
+    check_validation(study.dataset.validation, train_images)
     data = Data(
         dataset=images.name,
         checksum=images.checksum,
-        train_images=len(images.train_labels),
-        test_images=len(images.test_labels),
+        train_images=train_images,
+        test_images=test_images,
         files=images.files,
     )
     write_json(path, data.model_dump())

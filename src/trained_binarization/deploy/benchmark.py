@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trained_binarization.datasets import open_dataset
-from trained_binarization.datasets.augment import channel_statistics, normalise
+from trained_binarization.datasets.augment import normalise
 from trained_binarization.deploy.engines import BATCHES, COMPILED, EAGER, FLOAT, INT8, NO_AMX, ONNX, OURS, serve
 from trained_binarization.deploy.model import read_model
 from trained_binarization.deploy.proof import compare_layers
@@ -43,9 +43,9 @@ def benchmark_inference(
     run = study.find(network, METHOD, study.seeds.finetune[0])
     path = results / study.study / "deploy" / network / f"{network}.xml"
     read_model(path)  # ours, and whole
-    data = open_dataset(study.dataset)
-    mean, std = channel_statistics(data.split(study.dataset.validation)[0][0])
-    images = data.test_images[: max(BATCHES)]
+    data = open_dataset(study.dataset, run.network)
+    mean, std = data.statistics(study.dataset.validation)
+    images, _ = next(data.scored(0, torch.device("cpu")).batches(max(BATCHES)))
     binary = kept_network(study, run, results, data).eval()
     differing = sum(layer.differing for layer in compare_layers(binary, images, mean, std))
     if differing:
@@ -53,7 +53,9 @@ def benchmark_inference(
     with TemporaryDirectory() as folder:
         say("exporting the float network, quantizing it to int8")
         inputs = normalise(images, mean, std).contiguous()
-        calibration = normalise(data.train_images[:256], mean, std).contiguous()
+        training = data.trained_on(study.dataset, torch.device("cpu"))
+        calibration, _ = training.load(*next(training.batches(0, 0, 256, 0, slice(None))))
+        calibration = calibration.contiguous()
         make = partial(build, run.network, study.architecture[run.network], None, data.size, len(data.classes))
         torch.manual_seed(0)
         twin = _with_statistics(make(), calibration)

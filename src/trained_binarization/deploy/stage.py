@@ -20,6 +20,8 @@ from trained_binarization.study import METHOD, Run, Study
 
 LICENCES = {
     "cifar10": "CIFAR-10 (Krizhevsky 2009): published for research without a licence text; cite its technical report",
+    "imagenet": "ImageNet (ILSVRC2012): for non-commercial research and education, by its terms of access",
+    "imagenette": "Imagenette (fast.ai): ten classes of ImageNet, whose terms hold for the images",
     "digits": "Optical recognition of handwritten digits (Alpaydin & Kaynak 1998, UCI): CC BY 4.0",
 }
 
@@ -28,7 +30,6 @@ def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
     """Write a finished binary run as PATH.xml and PATH.bin; returns the image size, and SHA-256 and bytes by name."""
     require("openvino")
     from trained_binarization.datasets import open_dataset
-    from trained_binarization.datasets.augment import channel_statistics
     from trained_binarization.deploy.export import export_network
     from trained_binarization.deploy.model import About, save_model
     from trained_binarization.training.runs import kept_network
@@ -40,10 +41,9 @@ def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
     folder = run_folder(results, study, run)
     if not any((folder / name).exists() for name in (WEIGHTS, SIGNS)):
         raise NotRun(f"{folder}: found neither {WEIGHTS} nor {SIGNS}; make them with: {run.command} --again")
-    data = open_dataset(study.dataset)
+    data = open_dataset(study.dataset, run.network)
     network = kept_network(study, run, results, data).eval()
-    train_images = data.split(study.dataset.validation)[0][0]
-    model = export_network(network, *channel_statistics(train_images), data.size)
+    model = export_network(network, *data.statistics(study.dataset.validation), data.size)
     about = About(
         study=study.study,
         run=str(run),
@@ -95,9 +95,9 @@ def deploy(study: Study, network: str, results: Path, *, again: bool = False) ->
 
 def _proven(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
     import openvino
+    import torch
 
-    from trained_binarization.datasets import open_dataset
-    from trained_binarization.datasets.augment import channel_statistics
+    from trained_binarization.datasets import open_dataset, pixels
     from trained_binarization.deploy.model import read_model
     from trained_binarization.deploy.proof import compare
     from trained_binarization.training.device import set_up
@@ -105,10 +105,10 @@ def _proven(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]
 
     compute = study.compute.model_copy(update={"device": "cpu"})
     set_up(compute)
-    data = open_dataset(study.dataset)
-    (train_images, _), (images, labels) = data.split(study.dataset.validation)
+    data = open_dataset(study.dataset, run.network)
+    images, labels = pixels(data.scored(study.dataset.validation, torch.device("cpu")))
     network = kept_network(study, run, results, data).eval()
-    mean, std = channel_statistics(train_images)
+    mean, std = data.statistics(study.dataset.validation)
     proof = compare(network, read_model(path), images, labels, mean, std, compute.threads)
     if faults := proof.faults():
         raise UserError(f"{path}: found a model that computes something else: {'; '.join(faults)}; allowed: no faults")

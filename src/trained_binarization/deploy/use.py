@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from trained_binarization.datasets import open_dataset
+from trained_binarization.datasets import open_dataset, pixels
 from trained_binarization.deploy.model import read_model
 from trained_binarization.errors import UserError
 from trained_binarization.study import Study
@@ -20,12 +20,12 @@ def evaluate_model(path: Path, study: Study) -> tuple[float, float, int, str]:
     about = exported.about
     if about.study != study.study:
         raise UserError(f"{path}: found a model of study {about.study}; allowed: {study.study}'s, or other --params")
-    data = open_dataset(study.dataset)
+    data = open_dataset(study.dataset, about.run.split("/")[0])
     if about.data_checksum != data.checksum:
         raise UserError(
             f"{path}: data: found {about.data_checksum[:12]}; allowed: {data.checksum[:12]}, that of {data.name} here"
         )
-    images, labels = data.split(study.dataset.validation)[1]
+    images, labels = pixels(data.scored(study.dataset.validation, torch.device("cpu")))
     predicted = torch.from_numpy(exported.logits(images.numpy(), study.compute.threads)).argmax(1)
     accuracy = 100 * (predicted == labels).double().mean().item()
     return accuracy, about.accuracy, len(labels), "validation" if study.dataset.validation else "test"

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,11 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trained_binarization.binarization.layers import BinaryConv2d, alphas, keep_positive, scaling_penalty
 from trained_binarization.datasets import open_dataset
-from trained_binarization.datasets.augment import Augmentation, channel_statistics
 from trained_binarization.datasets.images import Images
 from trained_binarization.errors import UserError
 from trained_binarization.records import provenance
-from trained_binarization.study import FULL_PRECISION, METHOD, Compute, Run, Study
+from trained_binarization.study import FULL_PRECISION, METHOD, Compute, Run, SmallImages, Study
 from trained_binarization.training.device import describe, set_up
 from trained_binarization.training.loop import Trainer
 from trained_binarization.training.progress import Progress
@@ -33,11 +33,12 @@ def benchmark_training(study: Study, images: int, rounds: int, say: Callable[[st
     A round trains `images` images the stock way, then as many by this engine; what is not timed are a first round,
     compilation in it, and evaluation.
     """
-    if study.dataset.name != "cifar10":
+    if not isinstance(study.dataset, SmallImages) or study.dataset.name != "cifar10":
         raise UserError(f"study {study.study}: dataset.name: found '{study.dataset.name}'; allowed: 'cifar10'")
     of_now = provenance()  # of the code that is loaded, not of what lies there at the end
     device = set_up(study.compute)
-    data = open_dataset(study.dataset)
+    data = open_dataset(study.dataset, study.networks[0])
+    assert isinstance(data, Images)
     batch = max(study.pretrain.batch_size, study.finetune.batch_size)
     if not batch <= images <= len(data.train_labels):
         raise UserError(f"--images: found {images}; allowed: {batch} (a batch) to {len(data.train_labels)}")
@@ -76,11 +77,11 @@ def _measure(
     batch_size = study.training(run).batch_size
     steps = images // batch_size
     engine = _engine(study, run, data, device)
-    choices = engine.augmentation.draw(run.seed, 0)
+    batch = next(engine.epoch())
 
     def engine_round() -> None:
-        for step in range(steps):
-            engine.step(choices, step)
+        for step, batch in enumerate(islice(engine.epoch(), steps)):
+            engine.step(batch, step)
 
     stock_round = _stock(study, run, data, device, images)
     seconds: dict[str, list[float]] = {"stock": [], "engine": []}
@@ -91,7 +92,7 @@ def _measure(
             if number:
                 seconds[way].append(elapsed)
     speeds = {way: [steps * batch_size / second for second in timed] for way, timed in seconds.items()}
-    flops_per_image = _flops(engine, choices) / batch_size
+    flops_per_image = _flops(engine, batch) / batch_size
     flops = flops_per_image * statistics.median(speeds["engine"])
     return {
         "training": run.variant,
@@ -101,7 +102,7 @@ def _measure(
         "flops_per_image": flops_per_image,
         "flops": flops,
         "share_of_ceiling": flops / ceiling["flops"],
-        "seconds_per_batch": _stages(engine, choices, device) | _convolutions(engine, choices, device),
+        "seconds_per_batch": _stages(engine, batch, device) | _convolutions(engine, batch, device),
     }
 
 
@@ -132,11 +133,10 @@ def _engine(study: Study, run: Run, data: Images, device: torch.device) -> Train
     network = network_of(study, run, data)
     memory = torch.channels_last if study.compute.channels_last else torch.contiguous_format
     network.to(device=device, memory_format=memory)  # type: ignore[call-overload]
-    training, labels = study.training(run), data.train_labels.to(device)
-    augmentation = Augmentation(data.train_images.to(device), study.dataset.padding, study.dataset.flip)
+    training = study.training(run)
     progress = Progress("benchmark", training.epochs, training.batch_size, bar=False)
-    scored = (data.test_images.to(device), data.test_labels.to(device))
-    return Trainer(network, training, study.compute, run.seed, labels, scored, augmentation, progress)
+    images, scored = data.trained_on(study.dataset, device), data.scored(0, device)
+    return Trainer(network, training, study.compute, run.seed, images, scored, progress)
 
 
 def _stock(study: Study, run: Run, data: Images, device: torch.device, images: int) -> Callable[[], None]:
@@ -148,7 +148,8 @@ def _stock(study: Study, run: Run, data: Images, device: torch.device, images: i
     from torchvision import datasets, transforms
 
     training = study.training(run)
-    mean, std = (values.tolist() for values in channel_statistics(data.train_images))
+    assert isinstance(study.dataset, SmallImages)
+    mean, std = (values.tolist() for values in data.statistics(0))
     transform = transforms.Compose(
         [
             transforms.RandomCrop(data.size, study.dataset.padding),
@@ -200,25 +201,24 @@ def _ceiling(device: torch.device, precision: str) -> dict[str, Any]:
     return {"precision": str(kind).removeprefix("torch."), "size": size, "flops": 2 * size**3 / best}
 
 
-def _flops(engine: Trainer, choices: Tensor) -> float:
+def _flops(engine: Trainer, batch: tuple[Tensor, ...]) -> float:
     """Floating-point operations of a step: its matrix products and convolutions, both passes, counted by torch."""
-    images = engine.augmentation.batch(choices[:, : engine.training.batch_size])
+    images, _ = engine.images.load(*batch)
     with FlopCounterMode(display=False) as counter:
         engine.network(images).sum().backward()
     engine.network.zero_grad(set_to_none=True)
     return counter.get_total_flops()
 
 
-def _stages(engine: Trainer, choices: Tensor, device: torch.device) -> dict[str, float]:
+def _stages(engine: Trainer, batch: tuple[Tensor, ...], device: torch.device) -> dict[str, float]:
     """Where a step's time goes, each stage waited for; on a GPU launched one by one, without the step's graph."""
-    choices = choices[:, : engine.training.batch_size].contiguous()
     times: dict[str, list[float]] = {"data": [], "forward": [], "backward": [], "step": []}
     for _ in range(REPEATS + 1):
         for optimizer in engine.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        times["data"].append(_seconds(partial(engine.augmentation.batch, choices), device))
+        times["data"].append(_seconds(partial(engine.images.load, *batch), device))
         objective: list[tuple[Tensor, ...]] = []
-        times["forward"].append(_seconds(lambda: objective.append(engine.objective(choices)), device))  # noqa: B023
+        times["forward"].append(_seconds(lambda: objective.append(engine.objective(*batch)), device))  # noqa: B023
         times["backward"].append(_seconds(objective[0][0].backward, device))
         times["step"].append(_seconds(engine.descend, device))
     medians = {stage: statistics.median(seconds[1:]) for stage, seconds in times.items()}
@@ -269,7 +269,7 @@ def _cell(spread: dict[str, float], form: str) -> str:
     return f"{median} ({least} to {most})"
 
 
-def _convolutions(engine: Trainer, choices: Tensor, device: torch.device) -> dict[str, float]:
+def _convolutions(engine: Trainer, batch: tuple[Tensor, ...], device: torch.device) -> dict[str, float]:
     """The step's convolutions by themselves, in the training's precision and layout: no step can be faster."""
     inputs: list[tuple[Any, Tensor]] = []
     handles = [
@@ -277,7 +277,7 @@ def _convolutions(engine: Trainer, choices: Tensor, device: torch.device) -> dic
         for module in engine.network.modules()
         if isinstance(module, nn.Conv2d | BinaryConv2d)
     ]
-    images = engine.augmentation.batch(choices[:, : engine.training.batch_size])
+    images, _ = engine.images.load(*batch)
     with torch.no_grad():
         engine.network(images if engine.compute.channels_last else images.contiguous())
     for handle in handles:

@@ -29,9 +29,10 @@ class World:
     size: int = 1
     control: Any = None
 
-    def part(self, batch: Tensor) -> Tensor:
-        """This process's columns of a batch of choices (4, B)."""
-        return batch.tensor_split(self.size, dim=1)[self.rank]
+    def part(self, size: int) -> slice:
+        """Which of a batch's images are this process's; its size is a multiple of the number of processes."""
+        share = size // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of `values` over all processes, in place of them."""

@@ -15,26 +15,27 @@ class GraphedUpdate:
     Every call is a real step: warming up trains like the rest, and capturing itself computes nothing.
     """
 
-    def __init__(self, update: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, update: Callable[..., Tensor]) -> None:
         self.update = update
         self.calls = 0
         self.stream = torch.cuda.Stream()
         self.graph = torch.cuda.CUDAGraph()
 
-    def __call__(self, choices: Tensor) -> Tensor:
+    def __call__(self, *batch: Tensor) -> Tensor:
         """The step's result; it stands in place until the next call."""
         self.calls += 1
         if self.calls <= EAGER_CALLS:
             # On a side stream, as capturing asks: what a graph is to record must not have run on the default one.
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
-                result = self.update(choices)
+                result = self.update(*batch)
             torch.cuda.current_stream().wait_stream(self.stream)
             return result
         if self.calls == EAGER_CALLS + 1:
-            self.choices = choices.clone()
+            self.batch = [tensor.clone() for tensor in batch]
             with torch.cuda.graph(self.graph):
-                self.result = self.update(self.choices)
-        self.choices.copy_(choices)
+                self.result = self.update(*self.batch)
+        for place, tensor in zip(self.batch, batch, strict=True):
+            place.copy_(tensor, non_blocking=True)
         self.graph.replay()
         return self.result

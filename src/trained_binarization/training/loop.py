@@ -1,25 +1,31 @@
 """The training loop: one network, one schedule, resumable after any step."""
 
+from __future__ import annotations
+
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trained_binarization.binarization.layers import ALPHA_FLOOR, alphas, binary_layers, keep_positive, scaling_penalty
-from trained_binarization.datasets.augment import Augmentation, normalise
+from trained_binarization.datasets.augment import normalise
 from trained_binarization.study import Compute, Training
 from trained_binarization.training.distributed import ALONE, World, data_parallel
 from trained_binarization.training.graph import GraphedUpdate
 from trained_binarization.training.optimizers import build_optimizers, restore_state, set_rate, state_tensors
 from trained_binarization.training.progress import Progress
 from trained_binarization.training.schedules import factor
+
+if TYPE_CHECKING:
+    from trained_binarization.datasets import Scored, TrainedOn
 
 
 class Interrupted(BaseException):
@@ -87,33 +93,43 @@ EVALUATION_BATCH = 250
 """Images scored at a time: between two of them an evaluation can be stopped."""
 
 
+class Scores(NamedTuple):
+    """Cross-entropy in nats, top-1 and top-5 accuracy in percent; the last where it is customary."""
+
+    loss: float
+    accuracy: float
+    top5: float | None
+
+
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    scored: Scored,
     mean: Tensor,
     std: Tensor,
     world: World = ALONE,
     requests: StopRequests | None = None,
-) -> tuple[float, float]:
-    """(cross-entropy in nats, accuracy in percent) on uint8 images (N, H, W, 3), all of them, in float32.
+) -> Scores:
+    """Score all images, in float32; they are normalised by `mean` and `std`, each (3,), where the network is.
 
     The processes share the batches. Raises Interrupted where one of them is asked to stop.
     """
     network.eval()
-    totals = torch.zeros(2, dtype=torch.float64, device=images.device)
-    batches = list(zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True))
-    for first in range(0, len(batches), world.size):
+    totals = torch.zeros(3, dtype=torch.float64, device=mean.device)
+    batches = scored.batches(EVALUATION_BATCH, world.rank, world.size)
+    for _ in range(0, len(scored), EVALUATION_BATCH * world.size):
         if world.agree(STOP if requests else GO) == STOP:
             raise Interrupted(requests.signal_number if requests else None)
-        for batch, target in batches[first + world.rank : first + world.rank + 1]:
-            logits = network(normalise(batch, mean, std))
-            loss = F.cross_entropy(logits, target, reduction="sum")
-            totals += torch.stack([loss.double(), (logits.argmax(1) == target).sum().double()])
+        for images, labels in islice(batches, 1):  # the last round has none for some
+            logits = network(normalise(images, mean, std))
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            first = (logits.argmax(1) == labels).sum()
+            five = (logits.topk(min(5, logits.shape[1])).indices == labels[:, None]).sum()
+            totals += torch.stack([loss.double(), first.double(), five.double()])
     network.train()
-    loss_sum, correct = world.total(totals).tolist()
-    return loss_sum / len(labels), 100 * correct / len(labels)
+    loss_sum, correct, among_five = world.total(totals).tolist()
+    count = len(scored)
+    return Scores(loss_sum / count, 100 * correct / count, 100 * among_five / count if scored.top5 else None)
 
 
 def layer_statistics(network: nn.Module, signs: dict[str, Tensor]) -> dict[str, float]:
@@ -147,36 +163,35 @@ class Trainer:
         training: Training,
         compute: Compute,
         seed: int,
-        labels: Tensor,
-        scored: tuple[Tensor, Tensor],
-        augmentation: Augmentation,
+        images: TrainedOn,
+        scored: Scored,
         progress: Progress,
         world: World = ALONE,
     ) -> None:
         self.world = world
         self.network, self.training, self.compute, self.seed = network, training, compute, seed
-        self.labels, self.scored, self.augmentation, self.progress = labels, scored, augmentation, progress
-        self.device = self.labels.device
+        self.images, self.scored, self.progress = images, scored, progress
+        self.device = images.device
         self.factors = alphas(network)
         self.model = network if world.size == 1 else data_parallel(network)
         self.optimizers = build_optimizers(network, training)
-        self.batches = len(self.labels) // training.batch_size
+        self.batches = len(images) // training.batch_size
         self.state = State()
         self.signs: dict[str, Tensor] = {}
         layer_statistics(network, self.signs)
-        self.objective: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] = self._objective
+        self.objective: Callable[..., tuple[Tensor, Tensor, Tensor]] = self._objective
         if compute.compile:
             # Forget the networks before this one, or the ninth of a process would silently run eagerly.
             torch.compiler.reset()
             # dynamic=False: every batch has one shape. Evaluation stays eager, in float32.
             self.objective = torch.compile(self._objective, dynamic=False)
-        self.update: Callable[[Tensor], Tensor] = self._update
+        self.update: Callable[..., Tensor] = self._update
         if self.device.type == "cuda" and world.size == 1:
             self.update = GraphedUpdate(self._update)
 
-    def _objective(self, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(loss to minimise, cross-entropy, number correct) of the batch that the choices name."""
-        images, target = self.augmentation.batch(choices), self.labels[choices[0]]
+    def _objective(self, *batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(loss to minimise, cross-entropy, number correct) of a batch."""
+        images, target = self.images.load(*batch)
         if not self.compute.channels_last:
             images = images.contiguous()
         enabled = self.compute.autocast == "bfloat16"
@@ -192,13 +207,12 @@ class Trainer:
         self.saved, self.saving = time.monotonic(), 0.0
         before = self.state.seconds - time.monotonic()
         while self.state.epoch < self.training.epochs:
-            choices = self.augmentation.draw(self.seed, self.state.epoch)
             sums = torch.tensor([self.state.loss_sum, self.state.correct], dtype=torch.float64, device=self.device)
             sums /= self.world.size  # each process holds its share of what was before
 
             try:
-                for batch in range(self.state.batch, self.batches):
-                    sums += self.step(choices, batch)
+                for batch, images in enumerate(self.epoch(self.state.batch), self.state.batch):
+                    sums += self.step(images, batch)
                     self.state.batch = batch + 1
                     requests.at_once = False
                     self.progress.batch(self.state, self.batches, sums * self.world.size)
@@ -231,15 +245,20 @@ class Trainer:
             return STOP
         return SAVE if time.monotonic() - self.saved > self.compute.checkpoint_seconds else GO
 
-    def step(self, choices: Tensor, batch: int) -> Tensor:
-        """One step of the current epoch; returns this process's share of (cross-entropy, number correct), float64."""
-        size, training = self.training.batch_size, self.training
+    def epoch(self, first: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """The current epoch's batches from number `first` on, of each this process's part."""
+        size = self.training.batch_size
+        return self.images.batches(self.seed, self.state.epoch, size, first, self.world.part(size))
+
+    def step(self, images: tuple[Tensor, ...], batch: int) -> Tensor:
+        """A step on a batch of the current epoch; this process's share of (cross-entropy, number correct), float64."""
+        training = self.training
         done = (self.state.epoch * self.batches + batch) / (training.epochs * self.batches)
         set_rate(self.optimizers, factor(training.schedule, done))
-        return self.update(self.world.part(choices[:, batch * size : (batch + 1) * size]).contiguous())
+        return self.update(*images)
 
-    def _update(self, choices: Tensor) -> Tensor:
-        loss, cross_entropy, correct = self.objective(choices)
+    def _update(self, *batch: Tensor) -> Tensor:
+        loss, cross_entropy, correct = self.objective(*batch)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -255,11 +274,9 @@ class Trainer:
     def _end_epoch(self, sums: Tensor, requests: StopRequests) -> None:
         loss, correct = sums.tolist()
         state, training = self.state, self.training
-        evaluation_loss = evaluation_accuracy = None
+        scores: Scores | None = None
         if (state.epoch + 1) % training.evaluate_every == 0 or state.epoch + 1 == training.epochs:
-            mean, std = self.augmentation.mean, self.augmentation.std
-            scored = evaluate(self.network, *self.scored, mean, std, self.world, requests)
-            evaluation_loss, evaluation_accuracy = scored
+            scores = evaluate(self.network, self.scored, *self.images.statistics, self.world, requests)
         last = (state.epoch + 1) - 1 / self.batches  # where the epoch's last step stood, also after a resume there
         state.epoch, state.batch, state.loss_sum, state.correct = state.epoch + 1, 0, 0.0, 0.0
         state.images += self.batches * training.batch_size
@@ -268,9 +285,11 @@ class Trainer:
             "learning_rate": training.learning_rate * factor(training.schedule, last / training.epochs),
             "train_loss": loss / self.batches,
             "train_accuracy": 100 * correct / (self.batches * training.batch_size),
-            "evaluation_loss": evaluation_loss,
-            "evaluation_accuracy": evaluation_accuracy,
+            "evaluation_loss": scores and scores.loss,
+            "evaluation_accuracy": scores and scores.accuracy,
         }
+        if self.scored.top5:
+            row["evaluation_top5"] = scores and scores.top5
         state.history.append(row | layer_statistics(self.network, self.signs))
 
     def alphas_at_floor(self) -> int:

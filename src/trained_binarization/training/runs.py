@@ -1,16 +1,16 @@
 """One run of a study, from its settings to its record: nothing is trained twice, nothing is lost."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from trained_binarization.binarization.layers import binary_layers
 from trained_binarization.datasets import open_dataset
-from trained_binarization.datasets.augment import Augmentation, channel_statistics
-from trained_binarization.datasets.images import Images
 from trained_binarization.errors import UserError
 from trained_binarization.networks import build
 from trained_binarization.networks.summary import layer_costs
@@ -38,8 +38,11 @@ from trained_binarization.training.loop import Interrupted, State, StopRequests,
 from trained_binarization.training.progress import Progress
 from trained_binarization.training.weights import SIGNS, WEIGHTS, load_weights, save_weights
 
+if TYPE_CHECKING:
+    from trained_binarization.datasets import ImageSet
 
-def network_of(study: Study, run: Run, images: Images) -> nn.Module:
+
+def network_of(study: Study, run: Run, images: ImageSet) -> nn.Module:
     """The run's network with random weights by its seed."""
     torch.manual_seed(run.seed)
     architecture = study.architecture[run.network]
@@ -94,13 +97,13 @@ def train_run(
     return record, True
 
 
-def kept_network(study: Study, run: Run, results: Path, images: Images) -> nn.Module:
+def kept_network(study: Study, run: Run, results: Path, images: ImageSet) -> nn.Module:
     """A finished run's network with its kept weights (or signs); UserError where there are none."""
     path, _ = _kept(study, run, results, (WEIGHTS, SIGNS))
     return _with_weights(study, run, images, path)
 
 
-def _with_weights(study: Study, run: Run, images: Images, path: Path) -> nn.Module:
+def _with_weights(study: Study, run: Run, images: ImageSet, path: Path) -> nn.Module:
     network = network_of(study, run, images)
     load_weights(network, path)
     return network
@@ -122,7 +125,7 @@ def _kept(study: Study, run: Run, results: Path, names: tuple[str, ...]) -> tupl
 def keep_signs(study: Study, run: Run, results: Path) -> Path:
     """Write a binary run's signs.safetensors beside its weights; returns its path."""
     path, _ = _kept(study, run, results, (WEIGHTS,))
-    network = _with_weights(study, run, open_dataset(study.dataset), path)
+    network = _with_weights(study, run, open_dataset(study.dataset, run.network), path)
     save_weights(network, path.with_name(SIGNS), signs=True)
     return path.with_name(SIGNS)
 
@@ -131,12 +134,10 @@ def evaluate_run(study: Study, run: Run, results: Path) -> tuple[float, Record]:
     """(accuracy in percent of the run's kept weights on the images that were scored, the run's record)."""
     path, record = _kept(study, run, results, (WEIGHTS, SIGNS))
     device = set_up(study.compute)
-    images = open_dataset(study.dataset)
+    images = open_dataset(study.dataset, run.network)
     network = _with_weights(study, run, images, path).to(device)
-    (train_images, _), (scored_images, scored_labels) = images.split(study.dataset.validation)
-    mean, std = channel_statistics(train_images)
-    scored = (scored_images.to(device), scored_labels.to(device), mean.to(device), std.to(device))
-    return evaluate(network, *scored)[1], record
+    mean, std = (values.to(device) for values in images.statistics(study.dataset.validation))
+    return evaluate(network, images.scored(study.dataset.validation, device), mean, std).accuracy, record
 
 
 class _Job:
@@ -148,7 +149,7 @@ class _Job:
         self.data_checksum = read_data(results, study).checksum
         self.fingerprint = fingerprint(study, run, self.data_checksum)
         self.device = set_up(study.compute)
-        self.images = open_dataset(study.dataset)
+        self.images = open_dataset(study.dataset, run.network)
         if self.images.checksum != self.data_checksum:
             raise UserError(
                 f"{study.dataset.root}: checksum: found {self.images.checksum[:12]}; "
@@ -161,14 +162,11 @@ class _Job:
 
     def _trainer(self, network: nn.Module) -> Trainer:
         study, training = self.study, self.study.training(self.run)
-        train, scored = (
-            (images.to(self.device), labels.to(self.device))
-            for images, labels in self.images.split(study.dataset.validation)
-        )
-        if training.batch_size > len(train[1]):
+        images = self.images.trained_on(study.dataset, self.device)
+        if training.batch_size > len(images):
             raise UserError(
                 f"study {study.study}: batch_size: found {training.batch_size}; "
-                f"allowed: at most {len(train[1])}, the training images"
+                f"allowed: at most {len(images)}, the training images"
             )
         memory = torch.channels_last if study.compute.channels_last else torch.contiguous_format
         network.to(device=self.device, memory_format=memory)  # type: ignore[call-overload]
@@ -177,9 +175,8 @@ class _Job:
             training=training,
             compute=study.compute,
             seed=self.run.seed,
-            labels=train[1],
-            scored=scored,
-            augmentation=Augmentation(train[0], study.dataset.padding, study.dataset.flip),
+            images=images,
+            scored=self.images.scored(study.dataset.validation, self.device),
             progress=Progress(f"{study.study}: {self.run}", training.epochs, training.batch_size, self.world.rank == 0),
             world=self.world,
         )
@@ -222,7 +219,12 @@ class _Job:
         lines += [",".join("" if row[c] is None else f"{row[c]:.8g}" for c in columns) for row in state.history]
         write_text(self.folder / "history.csv", "\n".join(lines) + "\n")
         evaluations = [
-            Evaluation(epoch=row["epoch"], loss=row["evaluation_loss"], accuracy=row["evaluation_accuracy"])
+            Evaluation(
+                epoch=row["epoch"],
+                loss=row["evaluation_loss"],
+                accuracy=row["evaluation_accuracy"],
+                top5=row.get("evaluation_top5"),
+            )
             for row in state.history
             if row["evaluation_accuracy"] is not None
         ]
@@ -240,8 +242,8 @@ class _Job:
             data_checksum=self.data_checksum,
             parent=self.parent,
             scored="validation" if study.dataset.validation else "test",
-            images_scored=len(trainer.scored[1]),
-            images_trained_on=len(trainer.labels),
+            images_scored=len(trainer.scored),
+            images_trained_on=len(trainer.images),
             epochs=state.epoch,
             last=evaluations[-1],
             best=max(evaluations, key=lambda evaluation: evaluation.accuracy),
