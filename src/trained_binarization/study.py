@@ -90,6 +90,12 @@ class Training(Settings):
     evaluate_every: Annotated[int, Field(ge=1)]  # epochs; the last epoch is always evaluated
 
 
+class Pretraining(Training):
+    """Training of a full-precision network."""
+
+    start: Literal["torchvision"] | None = Field(default=None, alias="from")  # ResNet-18's published weights
+
+
 class Finetuning(Training):
     """Training of a binary network: what a full-precision network does not have."""
 
@@ -183,7 +189,7 @@ class Study(Settings):
         ],
     ]
     seeds: Seed
-    pretrain: Training
+    pretrain: Pretraining
     finetune: Finetuning
     method: Method
     ablations: list[Identifier]
@@ -214,6 +220,8 @@ class Study(Settings):
                 raise ValueError(
                     f"dataset.resize: found {self.dataset.resize}; allowed: at least {most}, the image_size"
                 )
+        if self.pretrain.start and (self.networks, self.dataset.name) != (["resnet18"], "imagenet"):
+            raise ValueError(f"pretrain.from: found '{self.pretrain.start}'; allowed: only with resnet18 on imagenet")
         same("variants", list(self.variants), "ablations", self.ablations)
         within("pretrain", self.seeds.pretrain, "pretrain", self.seeds.pretrain)
         within("finetune", self.seeds.finetune, "pretrain", self.seeds.pretrain)
@@ -255,6 +263,10 @@ class Study(Settings):
         if method is None or method.initialization == "scratch":
             return None
         return Run(network=run.network, variant=FULL_PRECISION, seed=run.seed)
+
+    def start(self, run: Run) -> str | None:
+        """Whose published weights the run starts from; None where it has none."""
+        return self.pretrain.start if run.variant == FULL_PRECISION else None
 
     def find(self, network: str, variant: str, seed: int) -> Run:
         """The run of that name; UserError where the study has none."""

@@ -29,7 +29,7 @@ def write_folder(root: Path, classes: int = 3) -> Path:
     return root
 
 
-def folder_settings(root: Path, **changes: Any) -> Settings:
+def folder_settings(root: Path, /, **changes: Any) -> Settings:
     """The small study on such a folder, ResNet-18 at a sixteenth of its width."""
     settings = small_settings(
         study="photographs",
@@ -54,7 +54,7 @@ def folder_settings(root: Path, **changes: Any) -> Settings:
     return settings
 
 
-def folder_dataset(root: Path, **changes: Any) -> ImageFolder:
+def folder_dataset(root: Path, /, **changes: Any) -> ImageFolder:
     """The data set of `folder_settings`, validated."""
     dataset = Study.model_validate(folder_settings(root, **changes)).dataset
     assert isinstance(dataset, ImageFolder)

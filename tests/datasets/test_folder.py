@@ -16,6 +16,8 @@ from torchvision import transforms
 from helpers import command, started, write_params
 from trained_binarization.datasets.folder import _RandomCrop, read_folder
 from trained_binarization.errors import UserError
+from trained_binarization.records import fingerprint
+from trained_binarization.study import Run, Study
 
 CPU = torch.device("cpu")
 
@@ -113,6 +115,24 @@ def test_a_file_that_went_bad_since_is_named(workers: int, root: Path, tmp_path:
     bad.unlink()
     with pytest.raises(UserError, match=f"^{bad}: cannot be read: No such file"):
         all_batches(data.trained_on(data.dataset, CPU), 8)
+
+
+def test_what_is_read_stands_in_the_fingerprint_but_not_where_it_lies_or_how_it_is_read(root: Path) -> None:
+    run = Run(network="resnet18", variant="full_precision", seed=0)
+
+    def of(**changes: object) -> str:
+        return fingerprint(Study.model_validate(folder_settings(root, **changes)), run, "checksum")
+
+    for same in ({"root": "elsewhere"}, {"cache": "elsewhere"}, {"workers": 3}):
+        assert of(**same) == of()
+    changes = {"validation": 9, "copy_side": 64, "image_size": {"resnet18": 40}, "resize": 48, "least_area": 0.1}
+    others = {of(**{key: value}) for key, value in changes.items()} | {of(flip=False), of(name="imagenet")}
+    assert len(others | {of()}) == len(changes) + 3
+    # Another network's size is not this run's.
+    both = folder_settings(root, image_size={"resnet18": 32, "alexnet": 40})
+    both |= {"networks": ["resnet18", "alexnet"]}
+    both["architecture"]["alexnet"] = {"width": 0.1}
+    assert fingerprint(Study.model_validate(both), run, "checksum") == of()
 
 
 @pytest.fixture(scope="module")

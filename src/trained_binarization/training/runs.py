@@ -31,7 +31,7 @@ from trained_binarization.records import (
     write_text,
 )
 from trained_binarization.study import Method, Run, Study
-from trained_binarization.training import checkpoint
+from trained_binarization.training import checkpoint, torchvision_weights
 from trained_binarization.training.device import describe, set_up
 from trained_binarization.training.distributed import ALONE, World
 from trained_binarization.training.loop import Interrupted, State, StopRequests, Trainer, evaluate
@@ -156,6 +156,8 @@ class _Job:
                 f"allowed: {self.data_checksum[:12]}, that of data.json; run prepare again"
             )
         network = network_of(study, run, self.images)
+        if study.start(run):
+            network.load_state_dict(torchvision_weights.mapped(torchvision_weights.fetch()))
         parent = study.parent(run)
         self.parent = _start_from(parent, network, study, results, self.data_checksum) if parent else None
         self.trainer = self._trainer(network)
@@ -170,6 +172,8 @@ class _Job:
             )
         memory = torch.channels_last if study.compute.channels_last else torch.contiguous_format
         network.to(device=self.device, memory_format=memory)  # type: ignore[call-overload]
+        if study.start(self.run):
+            torchvision_weights.estimate_statistics(network, images, training.batch_size)
         return Trainer(
             network=network,
             training=training,
