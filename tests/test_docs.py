@@ -14,6 +14,7 @@ from trained_binarization.study import load_study
 ROOT = Path(__file__).resolve().parents[1]
 REPRODUCTION = ROOT / "docs" / "reproduction.md"
 SEARCH = ROOT / "results" / "recipe-search.csv"
+OF_IMAGENETTE = ROOT / "results" / "recipe-search-imagenette.csv"
 
 
 def between(path: Path, marker: str) -> str:
@@ -27,9 +28,17 @@ def markdown_table(rows: list[dict[str, str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def test_the_recipe_search_in_the_prose_is_the_recorded_one() -> None:
-    with SEARCH.open(encoding="utf-8", newline="") as file:
-        assert between(REPRODUCTION, "search") == markdown_table(list(csv.DictReader(file)))
+@pytest.mark.parametrize(("marker", "path"), [("search", SEARCH), ("search-imagenette", OF_IMAGENETTE)])
+def test_the_recipe_search_in_the_prose_is_the_recorded_one(marker: str, path: Path) -> None:
+    with path.open(encoding="utf-8", newline="") as file:
+        assert between(REPRODUCTION, marker) == markdown_table(list(csv.DictReader(file)))
+
+
+@pytest.mark.parametrize("name", ["imagenette", "imagenette-alexnet"])
+def test_imagenette_takes_the_better_learning_rates(name: str) -> None:
+    search, study = pd.read_csv(OF_IMAGENETTE), load_study(ROOT / f"studies/{name}.yaml")
+    best = search.sort_values("validation_accuracy").groupby("stage").last()["learning_rate"]
+    assert (study.pretrain.learning_rate, study.finetune.learning_rate) == (best["pretrain"], best["finetune"])
 
 
 def test_the_studies_take_what_the_search_found() -> None:

@@ -142,7 +142,7 @@ def test_every_setting_of_the_schema_is_tried_above() -> None:
         return found
 
     tried = set().union(*(keys(changes) for changes in OF_PARENT + OF_CHILDREN + OF_ALL + OF_NONE))
-    known = keys(small_study().model_dump(by_alias=True))
+    known = keys(small_study().model_dump())
     left = {("networks",), ("seeds", "ablate"), ("method", "initialization")}
     left |= {("pretrain", "from")}  # tests/training/test_torchvision_weights.py
     assert known - tried == left

@@ -16,7 +16,8 @@ STUDIES = sorted((REPOSITORY / "studies").glob("*.yaml"))
 def missing_keys(model: type[BaseModel], content: dict[str, Any], before: str = "") -> list[str]:
     """The schema's keys that a file does not state, at every depth."""
     missing = []
-    for name, field in model.model_fields.items():
+    for key, field in model.model_fields.items():
+        name = field.alias or key
         if name not in content:
             missing.append(before + name)
         elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -110,7 +110,7 @@ def run(
     deadline = None if time_limit is None else time.monotonic() + time_limit
     study = load_study(params)
     with join(study) as world:
-        typer.echo(prepare_dataset(study, results))
+        typer.echo(world.from_first(None if world.rank else prepare_dataset(study, results)))
         runs = list(study.runs())
         for number, one in enumerate(runs):
             try:
@@ -257,6 +257,26 @@ def benchmark_inference(
     write_json(folder / "inference.json", result)
     draw_one(lambda: inference(result), folder, "inference")
     typer.echo(f"\n{inference_table(result).markdown()}\n{folder / 'inference.json'}: written, and its figure")
+
+
+@measure.command("imagenet")
+def benchmark_imagenet(
+    root: Annotated[Path, typer.Option(help="A folder of images, {train,val}/CLASS/FILE.JPEG, to load from.")],
+    params: Params = Path("studies/imagenet.yaml"),
+    results: Results = RESULTS,
+    images: Annotated[int, typer.Option(min=1, help="Images loaded a round.")] = 4096,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each way of loading, in turn.")] = 5,
+) -> None:
+    """Measure loading and training at ImageNet's sizes; writes results/benchmarks/imagenet-DEVICE.json and the cost."""
+    from trained_binarization.evidence.cost import write_cost
+    from trained_binarization.training.imagenet_benchmark import benchmark_imagenet as measure_imagenet
+
+    study = load_study(params)
+    compute = study.compute.model_copy(update={"threads": len(os.sched_getaffinity(0))})
+    result = measure_imagenet(study.model_copy(update={"compute": compute}), root, images, rounds, typer.echo)
+    path = results / "benchmarks" / f"imagenet-{'cuda' if result['driver'] else 'cpu'}.json"
+    write_json(path, result)
+    typer.echo(f"{path}: written; {write_cost(study, results, Path('docs/imagenet.md'))}")
 
 
 @measure.command("fast-path")

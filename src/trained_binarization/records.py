@@ -113,7 +113,7 @@ def settings_of(study: Study, run: Run) -> dict[str, Any]:
         "network": run.network,
         "architecture": study.architecture[run.network].model_dump(),
         "dataset": dataset,
-        "training": study.training(run).model_dump(by_alias=True, exclude_none=True),
+        "training": study.training(run).model_dump(exclude_none=True),
         "method": method.model_dump() if method else None,
         "autocast": study.compute.autocast,
     }

@@ -26,7 +26,7 @@ Estimator = Literal["identity", "clipped_ste", "clipped_ste_half", "polynomial",
 class Settings(BaseModel):
     """Base of all settings: an unknown key is an error, and no value is converted from another type."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
 class SmallImages(Settings):
@@ -93,7 +93,7 @@ class Training(Settings):
 class Pretraining(Training):
     """Training of a full-precision network."""
 
-    start: Literal["torchvision"] | None = Field(default=None, alias="from")  # ResNet-18's published weights
+    start: Literal["torchvision"] | None = Field(alias="from")  # ResNet-18's published weights; null: random ones
 
 
 class Finetuning(Training):

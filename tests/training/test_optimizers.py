@@ -10,7 +10,7 @@ from torch.optim import SGD
 from helpers import small_settings
 from trained_binarization.binarization.layers import alphas, latent_weights, scaling_penalty
 from trained_binarization.networks.vgg_small import VGGSmall
-from trained_binarization.study import Finetuning, Method, Training
+from trained_binarization.study import Finetuning, Method, Pretraining
 from trained_binarization.training.optimizers import build_optimizers, restore_state, set_rate, state_tensors
 
 
@@ -114,7 +114,7 @@ def test_l2_shrinks_weight_factors_by_one_minus_rate_times_lambda_a_step() -> No
 
 def test_full_precision_has_one_optimizer_with_everything() -> None:
     full = VGGSmall(None, width=0.125, image_size=16)
-    (only,) = build_optimizers(full, Training.model_validate(small_settings()["pretrain"]))
+    (only,) = build_optimizers(full, Pretraining.model_validate(small_settings()["pretrain"]))
     assert {id(p) for group in only.param_groups for p in group["params"]} == {id(p) for p in full.parameters()}
 
 

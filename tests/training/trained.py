@@ -14,7 +14,7 @@ from trained_binarization.datasets.digits import read_digits
 from trained_binarization.datasets.images import Resident, ResidentScored
 from trained_binarization.networks.vgg_small import VGGSmall
 from trained_binarization.records import run_folder
-from trained_binarization.study import FULL_PRECISION, METHOD, Compute, Finetuning, Method, Run, Training
+from trained_binarization.study import FULL_PRECISION, METHOD, Compute, Finetuning, Method, Pretraining, Run
 from trained_binarization.training.distributed import ALONE, World
 from trained_binarization.training.loop import Trainer
 from trained_binarization.training.progress import Progress
@@ -48,7 +48,7 @@ def trainer(method: Method | None, count: int, double: bool = False, world: Worl
     """A trainer of a narrow VGG-Small on the first digits, by the quick study's recipe."""
     settings, digits = small_settings(), read_digits()
     stage = settings["finetune"] if method else settings["pretrain"]
-    training = (Finetuning if method else Training).model_validate(stage | {"batch_size": 32, "epochs": 2})
+    training = (Finetuning if method else Pretraining).model_validate(stage | {"batch_size": 32, "epochs": 2})
     torch.manual_seed(0)
     network = VGGSmall(method, width=0.125, image_size=16)
     for _, layer in binary_layers(network):

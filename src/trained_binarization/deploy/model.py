@@ -18,7 +18,10 @@ BATCH = 250
 
 @dataclass(frozen=True)
 class About:
-    """What a model's file says of it; `accuracy` in percent is its record's."""
+    """What a model's file says of it; `accuracy` in percent is its record's.
+
+    `resize`: the short side that images are brought to before their centre is cut out; 0 where they are scaled whole.
+    """
 
     study: str
     run: str
@@ -27,6 +30,7 @@ class About:
     data_checksum: str
     weights_sha256: str
     accuracy: float
+    resize: int = 0
 
 
 def save_model(model: ov.Model, about: About, path: Path) -> dict[str, str]:
@@ -83,7 +87,10 @@ def read_model(path: Path) -> ExportedModel:
             raise UserError(f"{file}: no such model; allowed: an exported MODEL.xml with MODEL.bin beside it")
     try:
         model = ov.Core().read_model(path)
-        texts = {key: model.get_rt_info(["trained_binarization", key]).astype(str) for key in About.__annotations__}
+        places = {key: ["trained_binarization", key] for key in About.__annotations__}
+        if not model.has_rt_info(places["resize"]):  # of before there were folders of images
+            del places["resize"]
+        texts = {key: model.get_rt_info(place).astype(str) for key, place in places.items()}
     except RuntimeError:
         raise UserError(f"{path}: found no model of ours; allowed: what `trained-binarization export` wrote") from None
     about = About(
@@ -94,5 +101,6 @@ def read_model(path: Path) -> ExportedModel:
         data_checksum=texts["data_checksum"],
         weights_sha256=texts["weights_sha256"],
         accuracy=float(texts["accuracy"]),
+        resize=int(texts.get("resize", 0)),
     )
     return ExportedModel(model, about)

@@ -16,7 +16,7 @@ from trained_binarization.records import (
     write_text,
     written_whole,
 )
-from trained_binarization.study import METHOD, Run, Study
+from trained_binarization.study import METHOD, ImageFolder, Run, Study
 
 LICENCES = {
     "cifar10": "CIFAR-10 (Krizhevsky 2009): published for research without a licence text; cite its technical report",
@@ -52,6 +52,7 @@ def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
         data_checksum=record.data_checksum,
         weights_sha256=record.weights_sha256,
         accuracy=record.last.accuracy,
+        resize=study.dataset.resize if isinstance(study.dataset, ImageFolder) else 0,
     )
     files = save_model(model, about, path)
     sizes = {name: path.with_name(name).stat().st_size for name in files}

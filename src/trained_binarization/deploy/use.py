@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from torchvision.transforms import v2
 
 from trained_binarization.datasets import open_dataset, pixels
 from trained_binarization.deploy.model import read_model
@@ -32,15 +33,16 @@ def evaluate_model(path: Path, study: Study) -> tuple[float, float, int, str]:
 
 
 def classify(path: Path, images: Sequence[Path]) -> Iterator[tuple[Path, str, float, float]]:
-    """(image, label, softmax confidence, milliseconds) of each file, resized to the network's size; one thread."""
+    """(image, label, softmax confidence, milliseconds) of each file, brought to size as in evaluation; one thread."""
     exported = read_model(path)
-    size = exported.about.image_size
+    size, resize = exported.about.image_size, exported.about.resize
+    sized = v2.Compose([v2.Resize(resize), v2.CenterCrop(size)]) if resize else v2.Resize((size, size))
     compiled = exported.compiled(1, 1)
     pixels = []
     for image in images:
         try:
             with Image.open(image) as opened:
-                pixels.append(np.asarray(opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)))
+                pixels.append(np.asarray(sized(opened.convert("RGB"))))
         except (OSError, UnidentifiedImageError) as error:
             raise UserError(f"{image}: cannot be read as an image: {error}; allowed: an image file") from None
     compiled(np.zeros((1, size, size, 3), np.uint8))  # the first call prepares kernels

@@ -1,11 +1,12 @@
 """Records and histories of a study as data frames."""
 
+from math import nan
 from pathlib import Path
 
 import pandas as pd
 
 from trained_binarization import records
-from trained_binarization.study import Run, Study
+from trained_binarization.study import ImageFolder, Run, Study
 
 RUN_COLUMNS = (
     "network",
@@ -13,6 +14,7 @@ RUN_COLUMNS = (
     "seed",
     "status",  # done, missing or stale; what follows is None unless done
     "accuracy",  # last epoch, percent
+    "top5",  # last epoch, percent; where it is customary
     "best",  # best epoch, percent; shown, never used
     "best_epoch",
     "loss",  # last epoch, nats
@@ -26,10 +28,18 @@ RUN_COLUMNS = (
 )
 
 
+def no_images(study: Study) -> str:
+    """Why a study has no data.json."""
+    names = {"imagenet": "ImageNet", "imagenette": "Imagenette"}
+    if isinstance(study.dataset, ImageFolder) and not Path(study.dataset.root).is_dir():
+        return f"no {names[study.dataset.name]} at {study.dataset.root}"
+    return "the data set is not prepared"
+
+
 def done_records(study: Study, results: Path) -> list[tuple[Run, str, records.Record | None, str]]:
     """(run, status, its record if done, the reason if not) for every run of the study, in the study's order."""
     if not records.data_path(results, study).exists():
-        return [(run, "missing", None, "the data set is not prepared") for run in study.runs()]
+        return [(run, "missing", None, no_images(study)) for run in study.runs()]
     checksum = records.read_data(results, study).checksum
     rows: list[tuple[Run, str, records.Record | None, str]] = []
     for run in study.runs():
@@ -54,6 +64,7 @@ def runs_frame(study: Study, results: Path) -> pd.DataFrame:
         if record is not None:
             row |= {
                 "accuracy": record.last.accuracy,
+                "top5": nan if record.last.top5 is None else record.last.top5,
                 "best": record.best.accuracy,
                 "best_epoch": record.best.epoch,
                 "loss": record.last.loss,

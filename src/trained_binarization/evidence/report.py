@@ -29,7 +29,6 @@ from trained_binarization.study import Run, Study
 
 HERE = Path(__file__).parent
 README = Path("README.md")
-BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 
 FIGURES = {
     "method": "Above: the binarization of activations and weights. Below: each estimator of its derivative.",
@@ -234,17 +233,17 @@ def _replication_markdown(rows: list[dict[str, Any]], base: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _replace_in_readme(table: str) -> str:
-    if not README.exists():
-        return ""
-    text = README.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        return ""
-    before, _, rest = text.partition(BEGIN)
-    new = f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
+def replace_between(path: Path, marker: str, content: str) -> bool:
+    """Put content between a document's markers `<!-- MARKER:begin -->` and end; whether there are such."""
+    begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        return False
+    before, _, rest = text.partition(begin)
+    new = f"{before}{begin}\n{content}{end}{rest.partition(end)[2]}"
     if new != text:
-        records.write_text(README, new)
-    return f"; claims in {README}"
+        records.write_text(path, new)
+    return True
 
 
 def _compact(results: Path, studies: list[Study]) -> dict[str, Any]:
@@ -302,6 +301,5 @@ def report_replication(results: Path, claims_path: Path) -> str:
     }
     for kind in ("html", "md"):
         records.write_text(results / f"report.{kind}", _render(f"replication.{kind}.jinja", **context))
-    return f"{results / 'report.html'}: written, and report.md beside it" + _replace_in_readme(
-        _replication_markdown(rows, f"{results.name}/")
-    )
+    named = replace_between(README, "claims", _replication_markdown(rows, f"{results.name}/"))
+    return f"{results / 'report.html'}: written, and report.md beside it" + (f"; claims in {README}" if named else "")

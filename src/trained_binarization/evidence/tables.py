@@ -220,7 +220,9 @@ def published_table(found: StudyVerdicts, claims: Claims) -> Table:
                     "low": ours.low,
                     "high": ours.high,
                     "source": "records of this study",
-                    "note": found.stand_in or "",
+                    "note": "; ".join(
+                        filter(None, [f"top-5 {ours.top5:.2f} %" if ours.top5 is not None else "", found.stand_in])
+                    ),
                     "link": group(network, ours.variant),
                 }
             )
@@ -308,7 +310,10 @@ def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
     rows = frame.drop(columns=["reason", "command"]).astype(object).where(frame.notna(), None).to_dict("records")
     order = list(dict.fromkeys((row["network"], row["variant"]) for row in rows))
     rows.sort(key=lambda row: order.index((row["network"], row["variant"])))  # a variant's seeds side by side
+    top5 = any(row["top5"] is not None for row in rows)
     for row in rows:
+        if not top5:
+            del row["top5"]
         for key in ("best_epoch", "epochs", "images_scored"):
             row[key] = None if row[key] is None else int(row[key])
 
@@ -320,6 +325,7 @@ def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
             Cell(str(row["seed"]), style="number"),
             Cell(row["status"], style="" if done else "chip missing"),
             number(row["accuracy"]),
+            *([number(row["top5"])] if top5 else []),
             number(row["best"]),
             count(row["best_epoch"]),
             count(row["epochs"]),
@@ -338,6 +344,7 @@ def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
         "Seed",
         "Status",
         "Last",
+        *(["Top-5"] if top5 else []),
         "Best",
         "at epoch",
         "Epochs",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from trained_binarization.evidence.claims import (
     SurpassesClaim,
     load_claims,
 )
-from trained_binarization.evidence.frames import runs_frame
+from trained_binarization.evidence.frames import no_images, runs_frame
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study, load_study
 
 AnyClaim = AccuracyClaim | HelpsClaim | SurpassesClaim
@@ -81,6 +82,7 @@ class Accuracy(_Content):
     mean: float
     low: float | None
     high: float | None
+    top5: float | None  # mean, where it is customary
     best: float  # mean of the best epochs; shown, never used
     bytes: int | None  # one bit a binary weight; 32 bits all through for full precision
 
@@ -120,6 +122,8 @@ class _Sample:
         if missing.empty:
             return f"the study has {found} common seeds; at least {needed} are judged", None
         first = missing.iloc[0]
+        if first["reason"] == no_images(self.study):
+            return str(first["reason"]), str(first["command"])
         name = Run(network=first["network"], variant=first["variant"], seed=int(first["seed"]))
         return f"{found} of at least {needed} seeds done; {name}: {first['reason']}", str(first["command"])
 
@@ -253,6 +257,7 @@ def _accuracies(study: Study, results: Path, sample: _Sample, claims: Claims) ->
             if not found:
                 continue
             values, best = list(found.values()), sample.accuracies(network, variant, "best")
+            top5 = [value for value in sample.accuracies(network, variant, "top5").values() if not isnan(value)]
             interval = statistics.t_interval(values, claims.rules.confidence) if len(values) > 1 else None
             rows.append(
                 Accuracy(
@@ -262,6 +267,7 @@ def _accuracies(study: Study, results: Path, sample: _Sample, claims: Claims) ->
                     mean=sum(values) / len(values),
                     low=interval.low if interval else None,
                     high=interval.high if interval else None,
+                    top5=sum(top5) / len(top5) if top5 else None,
                     best=sum(best.values()) / len(best),
                     bytes=_size(results, study, Run(network=network, variant=variant, seed=next(iter(found)))),
                 )

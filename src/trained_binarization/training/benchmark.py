@@ -97,8 +97,8 @@ def _measure(
     return {
         "training": run.variant,
         "batch_size": batch_size,
-        "images_per_second": {way: _spread(speed) for way, speed in speeds.items()},
-        "ratio": _spread([fast / slow for fast, slow in zip(speeds["engine"], speeds["stock"], strict=True)]),
+        "images_per_second": {way: spread(speed) for way, speed in speeds.items()},
+        "ratio": spread([fast / slow for fast, slow in zip(speeds["engine"], speeds["stock"], strict=True)]),
         "flops_per_image": flops_per_image,
         "flops": flops,
         "share_of_ceiling": flops / ceiling["flops"],
@@ -106,7 +106,8 @@ def _measure(
     }
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and most."""
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 

@@ -1,0 +1,97 @@
+"""What the ImageNet studies cost: hours from measured images a second, generated into docs/imagenet.md."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from trained_binarization import records
+from trained_binarization.evidence.claims import load_claims
+from trained_binarization.evidence.report import replace_between
+from trained_binarization.evidence.tables import Cell, Table
+from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Study, load_study
+
+IMAGES = 1_281_167
+"""ImageNet's training images: an epoch."""
+
+
+def _gpu_speed(result: dict[str, Any], results: Path) -> tuple[dict[tuple[str, str], float], str]:
+    """(images a second on one GPU by network and training, how they are known)."""
+    measured = results / "benchmarks" / "imagenet-cuda.json"
+    if measured.exists():
+        of_gpu = records.read_json(measured)
+        speeds = {(row["network"], row["training"]): row["images_per_second"]["median"] for row in of_gpu["training"]}
+        return speeds, f"measured on {of_gpu['device']}"
+    # No GPU has run these networks: as many times the CPU's speed as VGG-Small's training on a GPU was.
+    on_cpu = records.read_json(results / "benchmarks" / "training-cpu.json")
+    small = {row["training"]: row["images_per_second"]["engine"]["median"] for row in on_cpu["trainings"]}
+    study = load_study(Path("studies/cifar10.yaml"))
+    factors, devices = {}, set()
+    for variant, seeds in ((FULL_PRECISION, study.seeds.pretrain), (METHOD, study.seeds.finetune)):
+        done = [records.record_of(results, study, study.find("vgg_small", variant, seed)) for seed in seeds]
+        factors[variant] = statistics.median(record.images_per_second for record in done) / small[variant]
+        devices |= {record.device for record in done}
+    speeds = {
+        (row["network"], row["training"]): row["images_per_second"]["median"] * factors[row["training"]]
+        for row in result["training"]
+    }
+    said = " and ".join(f"{factor:.0f} times ({name.replace('_', ' ')})" for name, factor in factors.items())
+    return speeds, (
+        f"**estimated**: {said} this CPU's, as many times as VGG-Small on CIFAR-10 trains faster on one "
+        f"{', '.join(sorted(devices))} (the records of `cifar10`) than here (`training-cpu.json`); not run on a GPU"
+    )
+
+
+def cost(study: Study, results: Path) -> str:
+    """The loader's measurement and the study's hours, as Markdown; from results/benchmarks and the records."""
+    assert isinstance(study.dataset, ImageFolder)
+    result = records.read_json(results / "benchmarks" / "imagenet-cpu.json")
+    title = load_claims(Path("claims.yaml")).title
+    loading, workers = result["loading"], study.dataset.workers
+    (stock, ours), ratio = (loading["images_per_second"][way] for way in ("stock", "ours")), loading["ratio"]
+    loader = ours["median"] / loading["workers"] * workers
+    gpu_speeds, how = _gpu_speed(result, results)
+    rows, total = [], [0.0, 0.0, 0.0]
+    for row in result["training"]:
+        pretrain = row["training"] == FULL_PRECISION
+        epochs = (study.pretrain if pretrain else study.finetune).epochs
+        seeds = len(study.seeds.pretrain if pretrain else study.seeds.finetune)
+        on_cpu, on_gpu = row["images_per_second"], gpu_speeds[row["network"], row["training"]]
+        one = epochs * IMAGES / 3600 / min(on_gpu, loader)
+        hours = [epochs * IMAGES / 3600 / on_cpu["median"], one, one / 8]
+        total = [before + seeds * more for before, more in zip(total, hours, strict=True)]
+        cells = [title(row["network"]), row["training"].replace("_", " "), str(epochs), str(seeds), _span(on_cpu)]
+        cells += [f"{hours[0]:,.0f}", f"{on_gpu:,.0f}", f"{hours[1]:,.1f}", f"{hours[2]:,.1f}"]
+        rows.append([Cell(cell, style="number" if i > 1 else "") for i, cell in enumerate(cells)])
+    last = ["all seeds", "", "", "", "", f"{total[0]:,.0f}", "", f"{total[1]:,.1f}", f"{total[2]:,.1f}"]
+    rows.append([Cell(cell) for cell in last])
+    headings = ["network", "training", "epochs", "seeds", "images/s here", "hours", "images/s, one GPU", "hours"]
+    table = Table("cost", "", [*headings, "hours, eight GPUs"], rows=[], cells=rows)
+    where = f"{result['device']}, {result['threads']} threads, commit {result['commit'][:7]}"
+    size_of_files = f"{loading['bytes_an_image'] / 1e3:.0f} kB"
+    return f"""Measured on {where}: medians (least to most).
+
+Loading with {loading["workers"]} processes, to {loading["size"]} pixels a side, from files of {size_of_files}
+on the mean: {_span(ours)} images/s. torchvision's ImageFolder and transforms in a DataLoader, in the same run, in turn:
+{_span(stock)}. That is {ratio["median"]:.2f} times as many ({ratio["least"]:.2f} to {ratio["most"]:.2f}).
+
+Hours of one seed, and of all:
+
+{table.markdown()}
+All seeds cost {total[1]:,.0f} GPU-hours, on one GPU as on eight. Assumptions:
+
+- One GPU's images/s: {how}.
+- {workers} loading processes for each GPU, each as fast as one here, on files as large as those:
+  {loader:,.0f} images/s. Where that is less than what the GPU trains, the hours are the loader's. ImageNet's
+  own files are larger and slower to decode; `copy_side` makes them small.
+- Eight GPUs are eight times as fast as one: a lower bound. Evaluation and compilation are not counted.
+"""
+
+
+def _span(spread: dict[str, float]) -> str:
+    return f"{spread['median']:,.0f} ({spread['least']:,.0f} to {spread['most']:,.0f})"
+
+
+def write_cost(study: Study, results: Path, document: Path) -> str:
+    """Put the cost between the document's markers; a line that says so."""
+    text = cost(study, results)
+    return f"{document}: cost written" if replace_between(document, "cost", text) else text
