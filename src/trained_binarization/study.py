@@ -220,8 +220,11 @@ class Study(Settings):
                 raise ValueError(
                     f"dataset.resize: found {self.dataset.resize}; allowed: at least {most}, the image_size"
                 )
-        if self.pretrain.start and (self.networks, self.dataset.name) != (["resnet18"], "imagenet"):
-            raise ValueError(f"pretrain.from: found '{self.pretrain.start}'; allowed: only with resnet18 on imagenet")
+        whole = self.networks == ["resnet18"] and self.architecture["resnet18"].width == 1
+        if self.pretrain.start and not (whole and self.dataset.name == "imagenet"):
+            raise ValueError(
+                f"pretrain.from: found '{self.pretrain.start}'; allowed: only with resnet18 alone, width 1, on imagenet"
+            )
         same("variants", list(self.variants), "ablations", self.ablations)
         within("pretrain", self.seeds.pretrain, "pretrain", self.seeds.pretrain)
         within("finetune", self.seeds.finetune, "pretrain", self.seeds.pretrain)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from folders import all_batches, folder_dataset, folder_settings, write_folder
 from PIL import Image
 from torchvision import transforms
 
+from folders import all_batches, folder_dataset, folder_settings, write_folder
 from helpers import command, started, write_params
 from trained_binarization.datasets.folder import _RandomCrop, read_folder
 from trained_binarization.errors import UserError
@@ -110,7 +110,7 @@ def test_a_file_that_went_bad_since_is_named(workers: int, root: Path, tmp_path:
     data = read_folder(folder_dataset(tmp_path / "images", workers=workers), 32)
     bad = data.train.path(7)
     bad.write_bytes(bad.read_bytes()[:200])
-    with pytest.raises(UserError, match=f"^{bad}: cannot be read as an image: [^\n]*$"):
+    with pytest.raises(UserError, match=f"^{bad}: SHA-256: found [^\n]*; prepare again$"):
         all_batches(data.trained_on(data.dataset, CPU), 8)
     bad.unlink()
     with pytest.raises(UserError, match=f"^{bad}: cannot be read: No such file"):

@@ -4,16 +4,19 @@ import csv
 import hashlib
 import io
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from folders import COUNTS, folder_dataset, folder_settings, write_folder
 from PIL import Image
 
+from folders import COUNTS, folder_dataset, folder_settings, write_folder
 from helpers import Outcome, command, write_params
 from trained_binarization.datasets import index
 from trained_binarization.datasets.index import decode, read_index
+from trained_binarization.errors import UserError
 
 
 @pytest.fixture
@@ -174,12 +177,73 @@ def test_the_smaller_copy_is_made_once_and_read_in_place_of_the_originals(root: 
             assert min(width, height) == min(36, *original)
             assert width / height == pytest.approx(original[0] / original[1], rel=0.05)
     times = {path: path.stat().st_mtime_ns for path in (root.parent / "cache" / "copy36").rglob("*.JPEG")}
-    next(iter(times)).unlink()
     assert prepared(root, copy_side=36).status == 0
-    found = {path: path.stat().st_mtime_ns for path in (root.parent / "cache" / "copy36").rglob("*.JPEG")}
-    gone = next(iter(times))
-    assert found.keys() == times.keys()
-    assert all(found[path] == time for path, time in times.items() if path.parent != gone.parent)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+    # An original that changed while nobody asked for the copy.
+    Image.new("RGB", (100, 90), "red").save(root / "train" / "n01" / "0.JPEG")
+    assert prepared(root).status == 0
+    with pytest.raises(UserError, match=r"checksum: found \w+; allowed: \w+; prepare again"):
+        read_index(folder_dataset(root, copy_side=36))
+    assert prepared(root, copy_side=36).status == 0
+    changed = {path for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert {path.parent.name for path in changed} == {"n01"}
+    train, _, _, _ = read_index(folder_dataset(root, copy_side=36))
+    (number,) = (number for number in range(len(train)) if train.path(number).parts[-2:] == ("n01", "0.JPEG"))
+    assert train.image(number).size == (40, 36)
+
+
+def test_an_index_that_is_not_the_one_that_was_checked_is_told(root: Path) -> None:
+    assert prepared(root).status == 0
+    path = root.parent / "cache" / "index" / "train" / "n01.csv"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text[: text.index("\n") + 1], encoding="utf-8")
+    with pytest.raises(UserError, match=r"index\.json: checksum: found \w+; allowed: \w+; prepare again"):
+        read_index(folder_dataset(root))
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path}: found no whole index of the class; prepare again"):
+        read_index(folder_dataset(root))
+    assert prepared(root).status == 0
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_while_something_is_wrong_nothing_is_trained(root: Path) -> None:
+    assert prepared(root).status == 0
+    (root / "train" / "n01" / "bad.JPEG").write_bytes(b"x")
+    assert prepared(root).status == 2
+    outcome = command("pretrain", "--network", "resnet18", "--seed", "0", folder=root.parent)
+    assert outcome.status == 2
+    assert "bad.JPEG: cannot be read as an image" in outcome.err
+
+
+def test_other_bytes_than_those_indexed_are_told(root: Path) -> None:
+    train, _, _, _ = read_index(folder_dataset(root))
+    path = train.path(30)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=rf"^{path}: SHA-256: found \w+; allowed: \w+, as indexed; prepare again$"):
+        train.image(30)
+
+
+@pytest.mark.parametrize("name", ["a\rb.JPEG", "a\nb.JPEG", os.fsdecode(b"\xe9.JPEG")], ids=["CR", "LF", "not UTF-8"])
+def test_file_names_that_no_index_can_hold_are_told(name: str, root: Path) -> None:
+    shutil.copy(root / "train" / "n01" / "0.JPEG", root / "train" / "n01" / name)
+    outcome = prepared(root)
+    assert outcome.status == 2
+    assert f"{root / 'train' / 'n01'}: found the file name {name!r}; allowed: printable characters" in outcome.err
+
+
+def test_names_with_commas_and_quotes_are_fine(root: Path) -> None:
+    shutil.copy(root / "train" / "n01" / "0.JPEG", root / "train" / "n01" / 'a, "b" ü.JPEG')
+    assert prepared(root).status == 0
+    train, _, _, _ = read_index(folder_dataset(root))
+    assert 'a, "b" ü.JPEG' in {train.path(number).name for number in range(len(train))}
+
+
+def test_a_link_that_leads_nowhere_is_told(root: Path) -> None:
+    (root / "train" / "n01" / "gone.JPEG").symlink_to(root / "nowhere")
+    outcome = prepared(root)
+    assert outcome.status == 2
+    assert "gone.JPEG: cannot be read: No such file or directory" in outcome.err
 
 
 def test_the_index_is_text_that_a_person_can_read(root: Path) -> None:

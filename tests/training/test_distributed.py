@@ -1,6 +1,7 @@
 """Data-parallel training: two processes mean the same as one, and go on with what the other number left."""
 
 import csv
+import json
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from torch import multiprocessing
 from trained import CHILD, PARENT, folder_of, record_of, trainer
 
+from folders import folder_settings, write_folder
 from helpers import command, small_settings, small_study, write_params
 from trained_binarization.study import Method, Run, load_study
 from trained_binarization.training.checkpoint import FOLDER
@@ -121,6 +123,30 @@ def test_what_two_processes_began_one_goes_on_with_and_two_finish(small_trained:
     for run, tolerance in ((PARENT, 0.02), (CHILD, 0.1)):
         ours, theirs = history(tmp_path, run)[-1], history(small_trained, run)[-1]
         assert float(ours["train_loss"]) == pytest.approx(float(theirs["train_loss"]), rel=tolerance)
+
+
+def test_two_machines_train_on_a_folder_of_images_as_one_does(tmp_path: Path) -> None:
+    # Two agents of torchrun that find each other, as on two machines; each process reads its part of every batch.
+    root = write_folder(tmp_path / "images")
+    settings = folder_settings(root, workers=1)
+    settings["pretrain"] |= {"epochs": 4, "evaluate_every": 1}
+    for name in ("one", "two"):
+        write_params(tmp_path / name / "params.yaml", settings)
+    assert command("run", folder=tmp_path / "one").status == 0
+    rendezvous = ["--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=test"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", *rendezvous, *MODULE, "run"]
+    agents = [subprocess.Popen(launcher, **launched(tmp_path / "two")) for _ in range(2)]
+    for agent in agents:
+        _, errors = agent.communicate(timeout=300)
+        assert agent.returncode == 0, errors
+    found = {}
+    for name in ("one", "two"):
+        folder = tmp_path / name / "results" / "photographs" / "runs" / "resnet18" / "full_precision" / "seed0"
+        with (folder / "history.csv").open(encoding="utf-8") as file:
+            found[name] = [float(row["train_loss"]) for row in csv.DictReader(file)]
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        assert (record["processes"], record["images_scored"]) == ({"one": 1, "two": 2}[name], 24)
+    assert found["two"] == pytest.approx(found["one"], rel=1e-3)
 
 
 def test_sigterm_to_torchrun_saves(small_trained: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import resnet18
 from trained import trainer
 
 from helpers import merged, write_params
@@ -96,10 +96,14 @@ def test_statistics_are_those_of_the_training_batches() -> None:
     assert other.network.bn1.momentum == 0.1  # type: ignore[union-attr]
 
 
-def test_weights_that_cannot_be_fetched_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_fetched_or_are_others_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", unreachable)
-    with pytest.raises(UserError, match=r"^pretrain\.from: https://\S+resnet18\S+\.pth: cannot be fetched: .*by hand$"):
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(UserError, match=r"^https://\S+/resnet18-f37072fd\.pth: cannot be fetched: .*by hand$"):
+        fetch()
+    path = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    torch.save({}, path)
+    with pytest.raises(UserError, match=rf"^{path}: SHA-256: found \w+; allowed: f37072fd, that of the file at https"):
         fetch()
 
 
@@ -111,9 +115,7 @@ def test_the_key_is_allowed_only_where_it_means_something(tmp_path: Path) -> Non
     studies = Path(__file__).resolve().parents[2] / "studies"
     changes = {"pretrain": {"from": "torchvision"}}
     path = write_params(tmp_path / "params.yaml", merged(read_yaml(studies / "quick.yaml"), changes))
-    with pytest.raises(
-        UserError, match=r"pretrain\.from: found 'torchvision'; allowed: only with resnet18 on imagenet"
-    ):
+    with pytest.raises(UserError, match=r"pretrain\.from: found 'torchvision'; allowed: only with resnet18 alone"):
         load_study(path)
     settings = merged(read_yaml(studies / "imagenet.yaml"), changes | {"networks": ["resnet18"]})
     del settings["architecture"]["alexnet"], settings["dataset"]["image_size"]["alexnet"]

@@ -19,8 +19,13 @@ def pixels(scored: "Scored") -> tuple["Tensor", "Tensor"]:
     """All images that are scored, as one uint8 tensor (N, H, W, 3), and their labels."""
     import torch
 
-    images, labels = zip(*scored.batches(250), strict=True)
-    return torch.cat(images), torch.cat(labels)
+    images, labels, place = torch.empty(0), torch.empty(len(scored), dtype=torch.int64), 0
+    for batch, target in scored.batches(250):
+        if not place:  # in one piece from the start: all of ImageNet's are 7 GB
+            images = torch.empty(len(scored), *batch.shape[1:], dtype=torch.uint8)
+        images[place : place + len(batch)], labels[place : place + len(batch)] = batch, target
+        place += len(batch)
+    return images, labels
 
 
 def open_dataset(dataset: Dataset, network: str) -> "ImageSet":

@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from trained_binarization.datasets.augment import normalise
 from trained_binarization.datasets.images import check_validation
-from trained_binarization.datasets.index import Index, decode, read_index
+from trained_binarization.datasets.index import Index, read_index
 from trained_binarization.errors import UserError
 from trained_binarization.study import Dataset, ImageFolder
 
@@ -36,13 +36,8 @@ class _Batches(torch.utils.data.Dataset[Any]):
         self.index, self.transform = index, transform
 
     def _image(self, number: int, seed: int) -> Tensor:
-        path = self.index.path(number)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}; prepare again") from None
-        image = decode(path, content)
-        torch.manual_seed(seed)
+        image = self.index.image(number)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would see to CUDA's as well, and takes its time
         return torch.from_numpy(np.array(self.transform(image)))
 
     def __getitem__(self, choices: Tensor) -> tuple[Tensor, Tensor] | UserError:

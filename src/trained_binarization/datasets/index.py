@@ -1,7 +1,8 @@
 """A folder of images, checked: every file decoded once, its size and SHA-256 in an index, class by class.
 
 The index lies in the study's `dataset.cache`, one file a part and class, so that an interrupted `prepare` goes on with
-the class where it was. ImageNet's 1.28 million names are held as bytes, some 30 MB, and nothing of its images.
+the class where it was; so does that of a smaller copy. ImageNet's 1.28 million names and SHA-256 fill some 90 MB in
+memory, and nothing of its images.
 """
 
 import csv
@@ -11,7 +12,6 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trained_binarization.errors import UserError
-from trained_binarization.records import read_json, write_json, write_text
+from trained_binarization.records import read_json, sha256, write_json, write_text
 from trained_binarization.study import ImageFolder
 
 PARTS = ("train", "val")
@@ -35,10 +35,11 @@ IMAGENET = {"classes": 1000, "train": 1_281_167, "val": 50_000}
 
 @dataclass(frozen=True)
 class Index:
-    """Files by number: paths below `root`, as bytes, and labels, int64 (N,)."""
+    """Files by number: paths below `root` and SHA-256 as bytes, and labels, int64 (N,)."""
 
     root: Path
     names: np.ndarray
+    digests: np.ndarray
     labels: Tensor
 
     def __len__(self) -> int:
@@ -48,9 +49,25 @@ class Index:
         """Where the image lies."""
         return self.root / os.fsdecode(bytes(self.names[number]))
 
+    def image(self, number: int) -> Image.Image:
+        """The image as RGB; UserError where its bytes are not those that were indexed."""
+        path = self.path(number)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}; prepare again") from None
+        found = hashlib.sha256(content).digest()
+        if found != self.digests[number].tobytes():
+            expected = self.digests[number].tobytes().hex()[:12]
+            raise UserError(
+                f"{path}: SHA-256: found {found.hex()[:12]}; allowed: {expected}, as indexed; prepare again"
+            )
+        return decode(path, content)
+
     def some(self, numbers: Tensor) -> "Index":
         """The images of these numbers."""
-        return replace(self, names=self.names[numbers.numpy()], labels=self.labels[numbers])
+        chosen = numbers.numpy()
+        return replace(self, names=self.names[chosen], digests=self.digests[chosen], labels=self.labels[numbers])
 
 
 def decode(path: Path, content: bytes) -> Image.Image:
@@ -59,7 +76,7 @@ def decode(path: Path, content: bytes) -> Image.Image:
         return Image.open(io.BytesIO(content)).convert("RGB")
     except UnidentifiedImageError:
         reason = "no image format that is known"
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's, for what is damaged in one way or another
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, for what is damaged
         reason = str(error)
     raise UserError(f"{path}: cannot be read as an image: {reason}; replace or remove it")
 
@@ -87,66 +104,123 @@ def _expect(dataset: ImageFolder, what: str, found: int) -> None:
 
 
 def _listing(folder: Path) -> list[tuple[str, int]]:
-    """(name, bytes) of a class's images, sorted; UserError where there are none."""
+    """(name, bytes) of a class's images, sorted; UserError where there are none, or one that no index can hold."""
+    listing = []
     with os.scandir(folder) as entries:
-        listing = sorted((e.name, e.stat().st_size) for e in entries if e.name.lower().endswith(SUFFIXES))
+        for entry in entries:
+            if not entry.name.lower().endswith(SUFFIXES):
+                continue
+            if not entry.name.isprintable():  # control characters, and bytes that are not UTF-8
+                raise UserError(f"{folder}: found the file name {entry.name!r}; allowed: printable characters")
+            try:
+                listing.append((entry.name, entry.stat().st_size))
+            except OSError as error:
+                raise UserError(f"{entry.path}: cannot be read: {error.strerror}; replace or remove it") from None
     if not listing:
         raise UserError(f"{folder}: found no images; allowed: at least one .JPEG, .jpg or .png in each class")
-    return listing
+    return sorted(listing)
 
 
-def _rows(path: Path) -> list[tuple[str, int, str]]:
-    """(name, bytes, SHA-256) of a class's images, as the index has them; none where it has not."""
+Rows = list[tuple[str, int, str]]
+"""A class: name, bytes and SHA-256 of each image."""
+
+
+def _read_rows(path: Path) -> Rows | None:
+    """A class as the index has it; None where it has not, or is damaged: then the class is checked again."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [(name, int(size), sha) for name, size, sha in csv.reader(file)]
-    except (FileNotFoundError, ValueError):  # the latter where it is damaged: the class is checked again
-        return []
+    except (FileNotFoundError, ValueError):
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; allowed: a cache of files of ours") from None
 
 
-def _copy_root(dataset: ImageFolder) -> Path:
+def _text(rows: Rows) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _originals(dataset: ImageFolder) -> Path:
+    return Path(dataset.cache, "index")
+
+
+def _copies(dataset: ImageFolder) -> Path:
     return Path(dataset.cache, f"copy{dataset.copy_side}")
 
 
-def _check(folder: Path, copy: tuple[Path, int] | None, name: str) -> str:
-    """The file's SHA-256, after it was decoded, and written smaller if so asked; UserError where it is damaged."""
-    content = (folder / name).read_bytes()
-    image = decode(folder / name, content)
-    if copy:
-        target, side = copy
-        scale = min(1.0, side / min(image.size))
-        smaller = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-        partial_file = target / f".{name}.partial"
-        smaller.save(partial_file, "JPEG", quality=JPEG_QUALITY)
-        partial_file.replace(target / name)
-    return hashlib.sha256(content).hexdigest()
+def _copied(image: Image.Image, path: Path, side: int) -> bytes:
+    """Write an image with its short side at most so long; returns what was written."""
+    scale = min(1.0, side / min(image.size))
+    smaller = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    content = io.BytesIO()
+    smaller.save(content, "JPEG", quality=JPEG_QUALITY)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content.getvalue())
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return content.getvalue()
+
+
+class _Damaged(Exception):
+    """A file of the user's that cannot be read: the others are looked at all the same."""
+
+
+def _check(path: Path, copy: tuple[Path, int] | None) -> tuple[tuple[str, int, str], tuple[str, int, str]]:
+    """(the file's row, its copy's): read, decoded, and written smaller if so asked."""
+    try:
+        content = path.read_bytes()
+        image = decode(path, content)
+    except UserError as error:
+        raise _Damaged(str(error)) from None
+    except OSError as error:
+        raise _Damaged(f"{path}: cannot be read: {error.strerror}; replace or remove it") from None
+    row = (path.name, len(content), hashlib.sha256(content).hexdigest())
+    if copy is None:
+        return row, row
+    smaller = _copied(image, copy[0] / path.name, copy[1])
+    return row, (path.name, len(smaller), hashlib.sha256(smaller).hexdigest())
 
 
 def _index_class(dataset: ImageFolder, part: str, name: str, pool: ThreadPoolExecutor) -> tuple[str, list[str]]:
     """(the class's index as text, what is wrong with its files). A class that is as the index has it is not read."""
-    folder, path = Path(dataset.root, part, name), Path(dataset.cache, "index", part, f"{name}.csv")
-    listing, rows = _listing(folder), _rows(path)
-    copy = (_copy_root(dataset) / part / name, dataset.copy_side) if dataset.copy_side else None
-    copied = not copy or all((copy[0] / file).is_file() for file, _ in listing)
-    if copied and [row[:2] for row in rows] == listing:
-        return path.read_text(encoding="utf-8"), []
+    folder, path = Path(dataset.root, part, name), _originals(dataset) / part / f"{name}.csv"
+    listing, rows = _listing(folder), _read_rows(path)
+    fresh = rows is not None and [row[:2] for row in rows] == listing
+    copy = (_copies(dataset) / part / name, dataset.copy_side) if dataset.copy_side else None
+    of_copy, original = (_copies(dataset) / part / f"{name}{suffix}" for suffix in (".csv", ".original"))
+    if copy:
+        fresh = (
+            fresh and _read_rows(of_copy) is not None and original.is_file() and sha256(path) == original.read_text()
+        )
+    if fresh and rows is not None:
+        return _text(rows), []
+    _summary(dataset).unlink(missing_ok=True)
     if copy:
         copy[0].mkdir(parents=True, exist_ok=True)
-    text, faults = io.StringIO(), []
-    writer = csv.writer(text, lineterminator="\n")
-    futures = [pool.submit(_check, folder, copy, file) for file, _ in listing]
-    for (file, size), future in zip(listing, futures, strict=True):
+    futures = [pool.submit(_check, folder / file, copy) for file, _ in listing]
+    faults, found = [], []
+    for future in futures:
         try:
-            writer.writerow((file, size, future.result()))
-        except (UserError, OSError) as error:
+            found.append(future.result())
+        except _Damaged as error:
             faults.append(str(error))
+    text = _text([row for row, _ in found])
     if not faults:
-        write_text(path, text.getvalue())
-    return text.getvalue(), faults
+        write_text(path, text)
+        if copy:
+            write_text(of_copy, _text([row for _, row in found]))
+            write_text(original, sha256(path))  # whose copies these are
+    return text, faults
 
 
 def make_index(dataset: ImageFolder) -> None:
-    """Check the folder and write its index; what was checked before is not read again.
+    """Check the folder and write its index; what was checked before, and has the same names and sizes, is not read.
 
     Files that cannot be read are named one by one on stderr; then UserError.
     """
@@ -169,22 +243,41 @@ def make_index(dataset: ImageFolder) -> None:
 
 
 def _summary(dataset: ImageFolder) -> Path:
-    return Path(dataset.cache, "index.json")
+    return Path(dataset.cache, f"index{dataset.copy_side or ''}.json")
 
 
 def read_index(dataset: ImageFolder) -> tuple[Index, Index, tuple[str, ...], str]:
-    """(train, val, the classes' names, the checksum over every file's name, size and content)."""
-    if not _summary(dataset).exists():
+    """(train, val, the classes' names, the checksum over every file's name, size and content); made where it is not."""
+    summary = _summary(dataset)
+    if not summary.exists():
         make_index(dataset)
-    summary = read_json(_summary(dataset))
-    read = partial(_read_part, dataset, summary["classes"])
-    return read("train"), read("val"), tuple(summary["classes"]), summary["checksum"]
+    said = read_json(summary)
+    classes, digest = tuple(said["classes"]), hashlib.sha256()
+    train, val = (_read_part(dataset, classes, part, digest) for part in PARTS)
+    if digest.hexdigest() != said["checksum"]:
+        raise UserError(
+            f"{summary}: checksum: found {digest.hexdigest()[:12]}; allowed: {said['checksum'][:12]}; prepare again"
+        )
+    return train, val, classes, digest.hexdigest()
 
 
-def _read_part(dataset: ImageFolder, classes: list[str], part: str) -> Index:
+def _read_part(dataset: ImageFolder, classes: tuple[str, ...], part: str, digest: "hashlib._Hash") -> Index:
     names: list[np.ndarray] = []
+    digests: list[bytes] = []
     for name in classes:
-        rows = _rows(Path(dataset.cache, "index", part, f"{name}.csv"))
-        names.append(np.array([os.fsencode(f"{part}/{name}/{file}") for file, _, _ in rows]))
+        originals = _rows_of(_originals(dataset) / part / f"{name}.csv")
+        digest.update(f"{part}/{name}\n{_text(originals)}".encode())
+        read = _rows_of(_copies(dataset) / part / f"{name}.csv") if dataset.copy_side else originals
+        names.append(np.array([os.fsencode(f"{part}/{name}/{file}") for file, _, _ in read]))
+        digests += [bytes.fromhex(sha) for _, _, sha in read]
     labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(one) for one in names]))
-    return Index(_copy_root(dataset) if dataset.copy_side else Path(dataset.root), np.concatenate(names), labels)
+    table = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
+    root = _copies(dataset) if dataset.copy_side else Path(dataset.root)
+    return Index(root, np.concatenate(names), table, labels)
+
+
+def _rows_of(path: Path) -> Rows:
+    rows = _read_rows(path)
+    if rows is None:
+        raise UserError(f"{path}: found no whole index of the class; prepare again")
+    return rows

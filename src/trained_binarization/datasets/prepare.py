@@ -40,7 +40,7 @@ def prepare(study: Study, results: Path) -> str:
     path = data_path(results, study)
     if _needs_no_images(study, results):
         path.touch()
-        return f"{path}: already there; the images are verified again by whatever trains on them"
+        return f"{path}: already there; whatever trains on the images verifies them again"
     if isinstance(study.dataset, ImageFolder):
         from trained_binarization.datasets.index import make_index
 

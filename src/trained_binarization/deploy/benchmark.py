@@ -54,7 +54,7 @@ def benchmark_inference(
         say("exporting the float network, quantizing it to int8")
         inputs = normalise(images, mean, std).contiguous()
         training = data.trained_on(study.dataset, torch.device("cpu"))
-        calibration, _ = training.load(*next(training.batches(0, 0, 256, 0, slice(None))))
+        calibration, _ = training.load(*next(training.batches(0, 0, min(256, len(training)), 0, slice(None))))
         calibration = calibration.contiguous()
         make = partial(build, run.network, study.architecture[run.network], None, data.size, len(data.classes))
         torch.manual_seed(0)

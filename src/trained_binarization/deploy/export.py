@@ -22,7 +22,10 @@ def _channels(values: Tensor) -> Any:
 
 
 class OpenVINO:
-    """The steps of a program as nodes of a graph."""
+    """The steps of a program as nodes of a graph. `given`: the bits that each binary convolution is given, by layer."""
+
+    def __init__(self) -> None:
+        self.given: dict[BinaryConv2d, Any] = {}
 
     def convolution(self, x: Any, layer: nn.Conv2d) -> Any:
         """A float convolution without bias."""
@@ -31,6 +34,7 @@ class OpenVINO:
 
     def sums(self, bits: Any, layer: BinaryConv2d) -> Any:
         """The sums of a layer; float32 in type, whole in value. NotRun where OpenVINO would compute others."""
+        self.given[layer] = bits
         weight = signs(layer)
         if weight.shape[1] % CHANNELS:
             raise NotRun(

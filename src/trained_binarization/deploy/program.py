@@ -1,4 +1,4 @@
-"""What the exported network does, step by step: written once, carried out by OpenVINO or, exactly, by torch.
+"""What the exported network does, step by step, in whatever carries the steps out: `export` makes a graph of them.
 
 A `Backend` has the steps. The programs below walk through a trained network of the framework's and fold as they go:
 between a convolution's sums and the next bits there is nothing but a comparison.

@@ -1,10 +1,9 @@
 """Does the exported model compute what the framework's network does? Integer by integer, then image by image.
 
 What is compared: (1) every binary convolution alone, on the bits that real images give it: all of its sums have to be
-equal; (2) the predictions for all images. The first convolution is float, and two implementations round its sums
-differently: where BatchNorm puts a value next to zero, the bit can fall on the other side, and what follows differs.
-Each differing prediction is traced to where its bits first part: by replaying the folded network, exactly, behind
-OpenVINO's own first convolution.
+equal; (2) the predictions for all images. The first convolution is float (in ResNet-18 all that passes from block to
+block), and two implementations round its sums differently: where BatchNorm puts a value next to zero, the bit can fall
+on the other side, and what follows differs. Each differing prediction is traced to where its bits first part.
 """
 
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from trained_binarization.binarization.layers import BinaryConv2d, binary_layers
 from trained_binarization.datasets.augment import normalise
 from trained_binarization.deploy import export
 from trained_binarization.deploy.export import OpenVINO
-from trained_binarization.deploy.fold import Affine, Threshold, signs
+from trained_binarization.deploy.fold import Threshold, signs
 from trained_binarization.deploy.model import ExportedModel, settings
 from trained_binarization.deploy.program import PROGRAMS
 
@@ -95,57 +94,6 @@ def exported_sums(layer: BinaryConv2d, bits: Tensor, threads: int = 1) -> np.nda
     return result
 
 
-class Replay:
-    """The steps of a program in torch, float64, but for the first convolution, whose values are given.
-
-    `bits_of`: what each binary convolution was given, by layer.
-    """
-
-    def __init__(self, first: Tensor) -> None:
-        self.first: Tensor | None = first
-        self.bits_of: dict[BinaryConv2d, Tensor] = {}
-
-    def convolution(self, x: Tensor, layer: nn.Conv2d) -> Tensor:
-        """The values that were given, once; then a float convolution."""
-        if self.first is not None:
-            x, self.first = self.first.double(), None
-            return x
-        return F.conv2d(x, layer.weight.double(), None, layer.stride, layer.padding)
-
-    def sums(self, bits: Tensor, layer: BinaryConv2d) -> Tensor:
-        """Exact sums."""
-        self.bits_of[layer] = bits
-        return sums_of(layer, bits)
-
-    def bits(self, x: Tensor, bit: Threshold) -> Tensor:
-        """By comparison."""
-        return (x > bit.threshold[:, None, None]) != bit.inverted[:, None, None]
-
-    def affine(self, x: Tensor, value: Affine) -> Tensor:
-        """scale * x + shift."""
-        return value.scale[:, None, None] * x + value.shift[:, None, None]
-
-    def max_pool(self, x: Tensor, size: int, stride: int, padding: int) -> Tensor:
-        """Max-pooling."""
-        return F.max_pool2d(x, size, stride, padding)
-
-    def add(self, x: Tensor, y: Tensor) -> Tensor:
-        """x + y."""
-        return x + y
-
-    def relu(self, x: Tensor) -> Tensor:
-        """max(x, 0)."""
-        return F.relu(x)
-
-    def mean(self, x: Tensor) -> Tensor:
-        """Over all places."""
-        return x.mean((2, 3), keepdim=True)
-
-    def classify(self, x: Tensor, layer: nn.Linear) -> Tensor:
-        """Logits."""
-        return F.linear(x.flatten(1), layer.weight.double(), layer.bias.double())
-
-
 def _inputs(network: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """(what each binary layer is given in the framework, by its name; the logits)."""
     found: dict[str, Tensor] = {}
@@ -192,29 +140,25 @@ def compare(
     )
 
 
-def _first_convolution(network: nn.Module, image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The first convolution's values as OpenVINO computes them."""
-    size = image.shape[1]
-    parameter = opset13.parameter([1, size, size, 3], np.uint8)
-    first = OpenVINO().convolution(export.normalised(parameter, mean, std), network.conv1)  # type: ignore[arg-type]
-    compiled = ov.Core().compile_model(ov.Model([first], [parameter], "conv1"), "CPU", settings(1))
-    return torch.from_numpy(compiled(image.numpy())[0].copy())
-
-
+@torch.no_grad()
 def _parting(network: nn.Module, image: Tensor, mean: Tensor, std: Tensor, exported: int) -> tuple[str, int, float]:
-    """(the first layer whose input bits differ, how many, their greatest distance from zero) for one image.
+    """(the first layer that is given other bits, how many, their greatest distance from zero) for one image.
 
-    Where none differ, it is the classifier, and how far its logits of the two predictions lie apart. The distance is
-    infinite where the replay does not predict what the exported model did: then bits are not the reason.
+    Where none differ, it is the classifier, and how far its logits of the two predictions lie apart. The exported
+    network is built once more with its bits as further outputs; the distance is infinite where that one does not
+    predict what the exported model did: then bits are not the reason.
     """
     values, (logits,) = _inputs(network, normalise(image, mean, std))
-    replay = Replay(_first_convolution(network, image, mean, std))
-    replayed = PROGRAMS[type(network)](network, None, replay)[0]
-    if int(replayed.argmax()) != exported:
-        return "replay", 0, float("inf")
+    steps, parameter = OpenVINO(), opset13.parameter(list(image.shape), np.uint8)
+    predicted = PROGRAMS[type(network)](network, export.normalised(parameter, mean, std), steps)
+    model = ov.Model([predicted, *steps.given.values()], [parameter], "observed")
+    found = list(ov.Core().compile_model(model, "CPU", settings(1))(image.numpy()).values())
+    if int(found[0].argmax()) != exported:
+        return "unknown", 0, float("inf")
     names = {layer: name for name, layer in binary_layers(network)}
-    for layer, bits in replay.bits_of.items():  # in the order of the computation
-        parted = bits != (values[names[layer]] > 0)
+    for layer, bits in zip(steps.given, found[1:], strict=True):  # in the order of the computation
+        value = values[names[layer]]
+        parted = torch.from_numpy(bits > 0.5) != (value > 0)
         if parted.any():
-            return names[layer], int(parted.sum()), values[names[layer]][parted].abs().max().item()
+            return names[layer], int(parted.sum()), value[parted].abs().max().item()
     return "classifier", 0, (logits.max() - logits[exported]).item()

@@ -43,7 +43,7 @@ def classify(path: Path, images: Sequence[Path]) -> Iterator[tuple[Path, str, fl
         try:
             with Image.open(image) as opened:
                 pixels.append(np.asarray(sized(opened.convert("RGB"))))
-        except (OSError, UnidentifiedImageError) as error:
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise UserError(f"{image}: cannot be read as an image: {error}; allowed: an image file") from None
     compiled(np.zeros((1, size, size, 3), np.uint8))  # the first call prepares kernels
     for image, content in zip(images, pixels, strict=True):

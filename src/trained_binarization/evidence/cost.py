@@ -14,11 +14,11 @@ IMAGES = 1_281_167
 """ImageNet's training images: an epoch."""
 
 
-def _gpu_speed(result: dict[str, Any], results: Path) -> tuple[dict[tuple[str, str], float], str]:
+def _gpu_speed(
+    result: dict[str, Any], of_gpu: dict[str, Any] | None, results: Path
+) -> tuple[dict[tuple[str, str], float], str]:
     """(images a second on one GPU by network and training, how they are known)."""
-    measured = results / "benchmarks" / "imagenet-cuda.json"
-    if measured.exists():
-        of_gpu = records.read_json(measured)
+    if of_gpu:
         speeds = {(row["network"], row["training"]): row["images_per_second"]["median"] for row in of_gpu["training"]}
         return speeds, f"measured on {of_gpu['device']}"
     # No GPU has run these networks: as many times the CPU's speed as VGG-Small's training on a GPU was.
@@ -45,11 +45,13 @@ def cost(study: Study, results: Path) -> str:
     """The loader's measurement and the study's hours, as Markdown; from results/benchmarks and the records."""
     assert isinstance(study.dataset, ImageFolder)
     result = records.read_json(results / "benchmarks" / "imagenet-cpu.json")
+    path = results / "benchmarks" / "imagenet-cuda.json"
+    of_gpu = records.read_json(path) if path.exists() else None
     title = load_claims(Path("claims.yaml")).title
-    loading, workers = result["loading"], study.dataset.workers
+    loading, workers = (of_gpu or result)["loading"], study.dataset.workers
     (stock, ours), ratio = (loading["images_per_second"][way] for way in ("stock", "ours")), loading["ratio"]
     loader = ours["median"] / loading["workers"] * workers
-    gpu_speeds, how = _gpu_speed(result, results)
+    gpu_speeds, how = _gpu_speed(result, of_gpu, results)
     rows, total = [], [0.0, 0.0, 0.0]
     for row in result["training"]:
         pretrain = row["training"] == FULL_PRECISION
@@ -80,7 +82,7 @@ Hours of one seed, and of all:
 All seeds cost {total[1]:,.0f} GPU-hours, on one GPU as on eight. Assumptions:
 
 - One GPU's images/s: {how}.
-- {workers} loading processes for each GPU, each as fast as one here, on files as large as those:
+- {workers} loading processes for each GPU, each as fast as one of those, on files as large as those:
   {loader:,.0f} images/s. Where that is less than what the GPU trains, the hours are the loader's. ImageNet's
   own files are larger and slower to decode; `copy_side` makes them small.
 - Eight GPUs are eight times as fast as one: a lower bound. Evaluation and compilation are not counted.

@@ -31,8 +31,8 @@ RUN_COLUMNS = (
 def no_images(study: Study) -> str:
     """Why a study has no data.json."""
     names = {"imagenet": "ImageNet", "imagenette": "Imagenette"}
-    if isinstance(study.dataset, ImageFolder) and not Path(study.dataset.root).is_dir():
-        return f"no {names[study.dataset.name]} at {study.dataset.root}"
+    if isinstance(study.dataset, ImageFolder):  # not asked of the disk: a report follows from the records
+        return f"no {names[study.dataset.name]} at {study.dataset.root}, or not prepared yet"
     return "the data set is not prepared"
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trained_binarization.errors import UserError
 from trained_binarization.study import Study
+
+PATIENCE = timedelta(days=1)
+"""How long a process waits for another: the first may have to look at all of ImageNet before."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def join(study: Study) -> Iterator[World]:
     if rank > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for the rest of the process
     try:
-        yield World(rank, size, dist.new_group(backend="gloo"))
+        yield World(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
     finally:
         dist.destroy_process_group()
 

@@ -33,7 +33,8 @@ class GraphedUpdate:
             return result
         if self.calls == EAGER_CALLS + 1:
             self.batch = [tensor.clone() for tensor in batch]
-            with torch.cuda.graph(self.graph):
+            # Other threads may use CUDA meanwhile: one pins the memory of the batches to come.
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self.result = self.update(*self.batch)
         for place, tensor in zip(self.batch, batch, strict=True):
             place.copy_(tensor, non_blocking=True)

@@ -24,11 +24,12 @@ from trained_binarization.records import provenance
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, Study
 from trained_binarization.training.benchmark import spread
 from trained_binarization.training.device import describe, set_up
+from trained_binarization.training.graph import EAGER_CALLS
 from trained_binarization.training.loop import Trainer
 from trained_binarization.training.progress import Progress
 
-STEPS = 5
-"""Steps that are timed, after two that are not (they compile); the median counts."""
+WARM_UP, STEPS = EAGER_CALLS + 2, 5
+"""Steps that are not timed (they compile, and capture a GPU's graph), and that are; the median counts."""
 
 
 def benchmark_imagenet(
@@ -134,11 +135,11 @@ def _training(study: Study, run: Run, device: torch.device, say: Callable[[str],
     progress = Progress("benchmark", training.epochs, training.batch_size, bar=False)
     trainer = Trainer(network, training, study.compute, 0, one, ResidentScored(images, labels), progress)  # type: ignore[arg-type]
     seconds = []
-    for _ in range(2 + STEPS):
+    for _ in range(WARM_UP + STEPS):
         began = time.perf_counter()
         trainer.step((images, labels), 0).sum().item()  # .item() waits for the GPU
         seconds.append(time.perf_counter() - began)
-    speeds = [training.batch_size / second for second in seconds[2:]]
+    speeds = [training.batch_size / second for second in seconds[WARM_UP:]]
     rows = layer_costs(build(run.network, study.architecture[run.network], None, size, 1000), size)
     # Forward, and two products as large in backward, but none for the gradient of the images.
     macs = 3 * rows[-1]["macs"] - next(row["macs"] for row in rows if row["layer"] == "conv1")

@@ -5,18 +5,23 @@ after the sum. So the weights are an initialisation and no equal network: see `m
 """
 
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from trained_binarization.errors import UserError
+from trained_binarization.records import sha256
 
 if TYPE_CHECKING:
     from trained_binarization.datasets import TrainedOn
 
 BLOCKS = [f"layer{layer}.{block}" for layer in range(1, 5) for block in range(2)]
 """torchvision's names of the blocks that ours number from 0 to 7."""
+
+SHA256 = "f37072fd"
+"""The first digits, as the file's name has them."""
 
 CALIBRATION = 100
 """Batches from which BatchNorm's statistics are estimated again."""
@@ -63,14 +68,19 @@ def fetch() -> dict[str, Tensor]:
     """torchvision's published weights, from its cache or the network, checked by their hash."""
     from torchvision.models import ResNet18_Weights
 
-    weights = ResNet18_Weights.IMAGENET1K_V1
-    try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"pretrain.from: {weights.url}: cannot be fetched: {error}; "
-            f"allowed: that file in {torch.hub.get_dir()}/checkpoints, put there by hand"
-        ) from None
+    url = ResNet18_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+        except OSError as error:
+            raise UserError(
+                f"{url}: cannot be fetched: {error}; allowed: the file as {path}, put there by hand"
+            ) from None
+    if not (found := sha256(path)).startswith(SHA256):
+        raise UserError(f"{path}: SHA-256: found {found[:8]}; allowed: {SHA256}, that of the file at {url}")
+    state: dict[str, Tensor] = torch.load(path, weights_only=True)
     return state
 
 
