@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trained_binarization.binarization.layers import alphas, binary_layers
+from trained_binarization.networks.alexnet import AlexNet
+from trained_binarization.networks.resnet18 import ResNet18
 from trained_binarization.networks.vgg_small import VGGSmall
 from trained_binarization.study import Method
 
@@ -21,20 +23,9 @@ NEGLIGIBLE = 1e-30
 
 
 def set_up(epsilon: float = NEGLIGIBLE, **changes: Any) -> tuple[nn.Module, Tensor, Tensor]:
-    """A narrow VGG-Small in float64, with factors and BatchNorms that are nothing special, and a batch."""
+    """A narrow VGG-Small, ready, and a batch."""
     torch.manual_seed(0)
-    network = VGGSmall(Method.model_validate(changes), width=0.125, image_size=16, classes=10).double().train()
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eps = epsilon
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.uniform_(-0.3, 0.3)
-        for factor in alphas(network):
-            # Multiples of 1/64: products and sums with them are exact, so that equal values stay equal when a factor
-            # is scaled. (A binary convolution gives many ties, and max-pool hands its gradient to one of the equals:
-            # where rounding breaks the tie, another one gets it.)
-            factor.copy_(torch.randint(20, 80, factor.shape) / 64)
+    network = ready(VGGSmall(Method.model_validate(changes), width=0.125, image_size=16, classes=10), epsilon)
     return network, torch.randn(64, 3, 16, 16, dtype=torch.float64), torch.randint(10, (64,))
 
 
@@ -59,6 +50,23 @@ def relative_slopes(network: nn.Module, images: Tensor, labels: Tensor) -> list[
     ]
 
 
+def ready(network: nn.Module, epsilon: float) -> nn.Module:
+    """In float64, with factors and BatchNorms that are nothing special."""
+    network.double().train()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = epsilon
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.3, 0.3)
+        for factor in alphas(network):
+            # Multiples of 1/64: products and sums with them are exact, so that equal values stay equal when a factor
+            # is scaled. (A binary convolution gives many ties, and max-pool hands its gradient to one of the equals:
+            # where rounding breaks the tie, another one gets it.)
+            factor.copy_(torch.randint(20, 80, factor.shape) / 64)
+    return network
+
+
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
 def test_no_factor_has_a_data_gradient(granularity: str) -> None:
     slopes = relative_slopes(*set_up(weight_scaling_granularity=granularity))
@@ -68,6 +76,18 @@ def test_no_factor_has_a_data_gradient(granularity: str) -> None:
     _, _, gradients = pass_through(*set_up(weight_scaling_granularity=granularity))
     for name, gradient in gradients.items():
         assert name.endswith("alpha") or gradient.abs().max() > 1e-6, name
+
+
+def test_alexnet_is_of_the_kind_and_resnet18_is_where_batchnorm_follows() -> None:
+    torch.manual_seed(0)
+    labels = torch.randint(10, (16,))
+    alexnet = ready(AlexNet(Method(), width=0.03, image_size=67, classes=10), NEGLIGIBLE)
+    assert max(relative_slopes(alexnet, torch.randn(16, 3, 67, 67, dtype=torch.float64), labels)) < 1e-12
+    resnet = ready(ResNet18(Method(), width=0.0625, image_size=32, classes=10), NEGLIGIBLE)
+    names = [name for name, _ in resnet.named_parameters() if name.endswith("alpha")]
+    slopes = relative_slopes(resnet, torch.randn(16, 3, 32, 32, dtype=torch.float64), labels)
+    for name, slope in zip(names, slopes, strict=True):
+        assert slope < 1e-12 if "conv1" in name else slope > 1e-4, (name, slope)  # conv2 enters a sum
 
 
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
