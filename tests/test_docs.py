@@ -9,6 +9,7 @@ import pytest
 
 from trained_binarization.binarization.layers import BinaryConv2d, scaling_penalty
 from trained_binarization.evidence.frames import history_frame
+from trained_binarization.evidence.verdicts import read_verdicts
 from trained_binarization.study import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +53,25 @@ def test_the_studies_take_what_the_search_found() -> None:
     )
     assert full.finetune.learning_rate == best.loc[(2, 1.0, "finetune"), "learning_rate"]
     assert full.finetune.label_smoothing == best.loc[(2, 1.0, "finetune"), "label_smoothing"]
+
+
+def test_scaling_factors_matter_where_no_batchnorm_follows() -> None:
+    assert "end within an eighth of where they stood after the first epoch" in REPRODUCTION.read_text(encoding="utf-8")
+    frame = history_frame(load_study(ROOT / "studies/imagenette.yaml"), ROOT / "results")
+    growth: dict[str, list[float]] = {"conv1": [], "conv2": []}
+    for _, seed in frame[frame.variant == "method"].groupby("seed"):
+        factors = seed.sort_values("epoch").filter(like="alpha_weight.blocks")
+        for column, ratio in (factors.iloc[-1] / factors.iloc[0]).items():
+            growth[str(column).rpartition(".")[2]].append(ratio)
+    assert len(growth["conv1"]) == len(growth["conv2"]) == 3 * 8
+    assert all(abs(ratio - 1) < 1 / 8 for ratio in growth["conv1"])
+    assert pd.Series(growth["conv2"]).median() > 2
+    differences = {}
+    for name in ("quick", "cifar10-cpu", "imagenette"):
+        found = read_verdicts(ROOT / "results" / name / "verdicts.json")
+        assert found is not None
+        differences[name] = next(row for row in found.comparisons if row.ablation == "no_scaling").difference
+    assert max(differences, key=lambda name: differences[name] or 0.0) == "imagenette"
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,14 @@ def _channels(values: Tensor) -> Any:
 
 
 class OpenVINO:
-    """The steps of a program as nodes of a graph. `given`: the bits that each binary convolution is given, by layer."""
+    """The steps of a program as nodes of a graph.
+
+    `compared`: by binary layer, the node whose values its bits come from by comparison, and the comparison.
+    """
 
     def __init__(self) -> None:
-        self.given: dict[BinaryConv2d, Any] = {}
+        self.compared: dict[BinaryConv2d, tuple[Any, Threshold]] = {}
+        self._of_bits: dict[int, tuple[Any, Threshold]] = {}
 
     def convolution(self, x: Any, layer: nn.Conv2d) -> Any:
         """A float convolution without bias."""
@@ -34,7 +38,8 @@ class OpenVINO:
 
     def sums(self, bits: Any, layer: BinaryConv2d) -> Any:
         """The sums of a layer; float32 in type, whole in value. NotRun where OpenVINO would compute others."""
-        self.given[layer] = bits
+        if id(bits) in self._of_bits:  # else they are a parameter of the graph
+            self.compared[layer] = self._of_bits[id(bits)]
         weight = signs(layer)
         if weight.shape[1] % CHANNELS:
             raise NotRun(
@@ -51,7 +56,9 @@ class OpenVINO:
         """A FakeQuantize of two levels, {0, 1}: the CPU plugin packs it to bits."""
         threshold = _channels(bit.threshold)
         low, high = _channels(bit.inverted.double()), _channels((~bit.inverted).double())
-        return opset13.fake_quantize(x, threshold, threshold, low, high, 2)
+        bits = opset13.fake_quantize(x, threshold, threshold, low, high, 2)
+        self._of_bits[id(bits)] = (x, bit)
+        return bits
 
     def affine(self, x: Any, value: Affine) -> Any:
         """scale * x + shift."""

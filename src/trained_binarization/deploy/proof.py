@@ -145,20 +145,21 @@ def _parting(network: nn.Module, image: Tensor, mean: Tensor, std: Tensor, expor
     """(the first layer that is given other bits, how many, their greatest distance from zero) for one image.
 
     Where none differ, it is the classifier, and how far its logits of the two predictions lie apart. The exported
-    network is built once more with its bits as further outputs; the distance is infinite where that one does not
-    predict what the exported model did: then bits are not the reason.
+    network is built once more with what its bits come from as further outputs (the bits themselves would make OpenVINO
+    crash); the distance is infinite where that one does not predict what the exported model did.
     """
     values, (logits,) = _inputs(network, normalise(image, mean, std))
     steps, parameter = OpenVINO(), opset13.parameter(list(image.shape), np.uint8)
     predicted = PROGRAMS[type(network)](network, export.normalised(parameter, mean, std), steps)
-    model = ov.Model([predicted, *steps.given.values()], [parameter], "observed")
+    model = ov.Model([predicted, *(x for x, _ in steps.compared.values())], [parameter], "observed")
     found = list(ov.Core().compile_model(model, "CPU", settings(1))(image.numpy()).values())
     if int(found[0].argmax()) != exported:
         return "unknown", 0, float("inf")
     names = {layer: name for name, layer in binary_layers(network)}
-    for layer, bits in zip(steps.given, found[1:], strict=True):  # in the order of the computation
+    for (layer, (_, bit)), x in zip(steps.compared.items(), found[1:], strict=True):  # in the order of computation
         value = values[names[layer]]
-        parted = torch.from_numpy(bits > 0.5) != (value > 0)
+        above = torch.from_numpy(x) > bit.threshold.float()[:, None, None]
+        parted = (above != bit.inverted[:, None, None]) != (value > 0)
         if parted.any():
             return names[layer], int(parted.sum()), value[parted].abs().max().item()
     return "classifier", 0, (logits.max() - logits[exported]).item()

@@ -37,7 +37,8 @@ def _gpu_speed(
     said = " and ".join(f"{factor:.0f} times ({name.replace('_', ' ')})" for name, factor in factors.items())
     return speeds, (
         f"**estimated**: {said} this CPU's, as many times as VGG-Small on CIFAR-10 trains faster on one "
-        f"{', '.join(sorted(devices))} (the records of `cifar10`) than here (`training-cpu.json`); not run on a GPU"
+        f"{', '.join(sorted(devices))} (the records of `cifar10`) than here (`training-cpu.json`); "
+        "not run on a GPU, and too high where these networks are bound by memory there"
     )
 
 

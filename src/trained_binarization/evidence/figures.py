@@ -209,7 +209,9 @@ def alphas(history: pd.DataFrame, claims: Claims) -> Figure | None:
         return None
     several = len({network for network, *_ in panels}) > 1
     most = max(len(layers) for _, _, _, layers, _ in panels)
-    figure, axes_list = _panels(len(panels), 1, 0.8 + 2.5 * len(panels) + 0.25 * (most // 4))
+    longest = max(len(layer) - len(prefix) for _, prefix, _, layers, _ in panels for layer in layers)
+    columns = 3 if longest > 8 else 5
+    figure, axes_list = _panels(len(panels), 1, 0.8 + 2.5 * len(panels) + 0.25 * (most // columns))
     for axes, (network, prefix, title, layers, rows) in zip(axes_list, panels, strict=True):
         long = rows.melt(["epoch", "seed"], layers, var_name="layer", value_name="alpha")
         long["layer"] = long["layer"].str.removeprefix(prefix)
@@ -241,7 +243,7 @@ def alphas(history: pd.DataFrame, claims: Claims) -> Figure | None:
                 labels,
                 loc="upper center",
                 bbox_to_anchor=(0.5, -0.26),
-                ncols=min(5, len(labels)),
+                ncols=min(columns, len(labels)),
                 columnspacing=1.0,
                 handlelength=1.4,
                 handletextpad=0.5,
