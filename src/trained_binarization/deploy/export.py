@@ -7,14 +7,14 @@ import openvino as ov
 import torch
 from openvino import opset1, opset13
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trained_binarization.binarization.layers import BinaryConv2d
 from trained_binarization.deploy.fold import Affine, Threshold, signs
 from trained_binarization.deploy.program import PROGRAMS
-from trained_binarization.errors import NotRun
 
 CHANNELS = 32
-"""OpenVINO's packed convolution gives wrong sums where the input channels are no multiple of this: refused by name."""
+"""OpenVINO's packed convolution gives wrong sums where the input channels are no multiple of this: they are padded."""
 
 
 def _channels(values: Tensor) -> Any:
@@ -37,26 +37,32 @@ class OpenVINO:
         return opset13.convolution(x, layer.weight.detach().numpy(), stride, padding, padding, [1, 1])
 
     def sums(self, bits: Any, layer: BinaryConv2d) -> Any:
-        """The sums of a layer; float32 in type, whole in value. NotRun where OpenVINO would compute others."""
-        if id(bits) in self._of_bits:  # else they are a parameter of the graph
-            self.compared[layer] = self._of_bits[id(bits)]
+        """The sums of a layer; float32 in type, whole in value."""
+        self.compared[layer] = self._of_bits[id(bits)]
         weight = signs(layer)
-        if weight.shape[1] % CHANNELS:
-            raise NotRun(
-                f"input channels: found {weight.shape[1]}; allowed: multiples of {CHANNELS}, "
-                "since OpenVINO's packed convolution is wrong for others"
-            )
+        added = -weight.shape[1] % CHANNELS
+        weight = F.pad(weight, (0, 0, 0, 0, 0, added), value=1)
         packed = np.packbits((weight.numpy() > 0).reshape(-1), bitorder="little")
         # A copy of its own: a constant that borrows the array's memory outlives it.
         filters = ov.op.Constant(ov.Tensor(packed, list(weight.shape), ov.Type.u1), shared_memory=False)
         stride, padding = [layer.stride] * 2, [layer.padding] * 2
-        return opset1.binary_convolution(bits, filters, stride, padding, padding, [1, 1], "xnor-popcount", -1.0)
+        sums = opset1.binary_convolution(bits, filters, stride, padding, padding, [1, 1], "xnor-popcount", -1.0)
+        # An added channel has the bit 0 everywhere, its padding too: u = -1 times each of the kernel's ones.
+        return opset13.add(sums, np.float32(added * weight[0, 0].numel())) if added else sums
 
     def bits(self, x: Any, bit: Threshold) -> Any:
         """A FakeQuantize of two levels, {0, 1}: the CPU plugin packs it to bits."""
-        threshold = _channels(bit.threshold)
-        low, high = _channels(bit.inverted.double()), _channels((~bit.inverted).double())
-        bits = opset13.fake_quantize(x, threshold, threshold, low, high, 2)
+        added = -len(bit.threshold) % CHANNELS
+        padded = opset13.pad(x, [0, 0, 0, 0], [0, added, 0, 0], "constant", np.float32(0)) if added else x
+        threshold = F.pad(bit.threshold, (0, added), value=torch.inf)  # of added channels: the bit is 0
+        inverted = F.pad(bit.inverted, (0, added), value=False)
+        low, high = _channels(inverted.double()), _channels((~inverted).double())
+        least = most = _channels(threshold)
+        if padded.get_type_name() == "BinaryConvolution":
+            # A constant of its own lets the CPU plugin compare inside the convolution. Behind a sum of two convolutions
+            # it would do so, too, and its bits would be wrong (2026.4); there one constant keeps it from that.
+            most = _channels(threshold)
+        bits = opset13.fake_quantize(padded, least, most, low, high, 2)
         self._of_bits[id(bits)] = (x, bit)
         return bits
 
