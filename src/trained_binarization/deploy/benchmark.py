@@ -148,9 +148,9 @@ def _in_turn(
             _check(engine, pipe.recv(), expected)
         seconds: dict[tuple[str, int], list[list[float]]] = {}
         for number in range(rounds):
-            for batch, calls in BATCHES.items():
+            for batch in BATCHES:
                 for engine, (_, pipe) in workers.items():
-                    pipe.send((batch, calls))
+                    pipe.send(batch)
                     seconds.setdefault((engine, batch), []).append(pipe.recv())
             say(f"{threads} threads: round {number + 1} of {rounds}")
         memory = {}

@@ -20,8 +20,11 @@ EAGER, COMPILED, ONNX, FLOAT, INT8, NO_AMX, OURS = ENGINES = (
 )
 """In float32 where nothing else is said. Without AMX is how most processors of today compute int8."""
 
-BATCHES = {1: 40, 32: 4}
-"""Images at once, and calls a round."""
+BATCHES = (1, 32)
+"""Images at once."""
+
+WARM_UP, TIMED, LEAST = 0.1, 0.4, 3
+"""A turn: seconds that are not counted (others have had the caches), seconds that are, and calls at least."""
 
 
 def serve(
@@ -34,18 +37,22 @@ def serve(
         inputs = images["bytes"] if engine == OURS else images["float"]
     call = {batch: _caller(engine, path, make, threads, inputs[:batch]) for batch in BATCHES}
     pipe.send(np.asarray(call[len(inputs)]()))
-    for batch in BATCHES:  # warm, also where the first calls compile
-        for _ in range(3):
-            call[batch]()
-    while (asked := pipe.recv()) is not None:
-        batch, calls = asked
-        seconds = []
-        for _ in range(calls):
-            began = time.perf_counter()
-            call[batch]()
-            seconds.append(time.perf_counter() - began)
-        pipe.send(seconds)
+    for batch in BATCHES:  # also where the first calls compile
+        _timed(call[batch], WARM_UP)
+    while (batch := pipe.recv()) is not None:
+        _timed(call[batch], WARM_UP)
+        pipe.send(_timed(call[batch], TIMED))
     pipe.send(_peak_memory())
+
+
+def _timed(call: Callable[[], Any], seconds: float) -> list[float]:
+    """Seconds of each call, of as many as fill the time, but of LEAST at least."""
+    found: list[float] = []
+    while len(found) < LEAST or sum(found) < seconds:
+        began = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - began)
+    return found
 
 
 def _peak_memory() -> int:
