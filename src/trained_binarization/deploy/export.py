@@ -87,16 +87,18 @@ class OpenVINO:
         return opset13.reduce_mean(x, np.array([2, 3]), keep_dims=True)
 
     def classify(self, x: Any, layer: nn.Linear) -> Any:
-        """Logits."""
-        x = opset13.reshape(x, np.array([0, -1]), special_zero=True)
-        weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
-        return opset13.add(opset13.matmul(x, weight, False, True), bias.reshape(1, -1))
+        """Logits; flattened channels last, as x lies in memory, and the weights with it."""
+        weight = layer.weight.detach().reshape(-1, *list(x.shape)[1:]).permute(0, 2, 3, 1).flatten(1)
+        x = opset13.reshape(opset13.transpose(x, np.array([0, 2, 3, 1])), np.array([0, -1]), special_zero=True)
+        product = opset13.matmul(x, weight.contiguous().numpy(), False, True)
+        return opset13.add(product, layer.bias.detach().numpy().reshape(1, -1))
 
 
 def normalised(images: Any, mean: Tensor, std: Tensor) -> Any:
-    """uint8 (N, H, W, 3) to float32 (N, 3, H, W)."""
-    x = opset13.transpose(opset13.convert(images, "f32"), np.array([0, 3, 1, 2]))
-    return opset13.divide(opset13.subtract(x, _channels(mean)), _channels(std))
+    """uint8 (N, H, W, 3) to float32 (N, 3, H, W); transposed last, when the plugin need move nothing for it."""
+    middle, spread = (values.to(torch.float32).reshape(1, 1, 1, -1).numpy() for values in (mean, std))
+    x = opset13.divide(opset13.subtract(opset13.convert(images, "f32"), middle), spread)
+    return opset13.transpose(x, np.array([0, 3, 1, 2]))
 
 
 def export_network(network: nn.Module, mean: Tensor, std: Tensor, image_size: int) -> ov.Model:
