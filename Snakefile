@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 
 from trained_binarization.errors import UserError
-from trained_binarization.records import METHOD_VERSION, data_path, read_data, run_folder, settings_of, status
+from trained_binarization.records import (
+    METHOD_VERSION,
+    data_path,
+    lacks_weights,
+    read_data,
+    run_folder,
+    settings_of,
+    status,
+)
 from trained_binarization.study import FULL_PRECISION, METHOD, load_study
 
 # The study file. A Path, since Snakemake takes no notice when such a parameter changes: what a stage reads of it is
@@ -18,12 +26,14 @@ try:
     if len(workflow.overwrite_configfiles) > 1 or workflow.config_settings.config:
         raise UserError("snakemake: found --config or several --configfile; allowed: one --configfile, a whole study")
     STUDY = load_study(FILE)
-    # A fresh clone remembers no parameters: a record of other settings is made older than all that it depends on
-    # (by one second after the epoch: Snakemake takes 0 for no time at all).
+    # A fresh clone remembers no parameters, and has no weights: a record of other settings, or of a run whose weights
+    # others are to start from, is made older than all that it depends on (by one second after the epoch: Snakemake
+    # takes 0 for no time at all).
     if data_path(Path("results"), STUDY).exists():
         checksum = read_data(Path("results"), STUDY).checksum
         for one in STUDY.runs():
-            if status(Path("results"), STUDY, one, checksum)[0] == "stale":
+            state, _ = status(Path("results"), STUDY, one, checksum)
+            if state == "stale" or (state == "done" and lacks_weights(Path("results"), STUDY, one, checksum)):
                 os.utime(run_folder(Path("results"), STUDY, one) / "record.json", (1, 1))
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)

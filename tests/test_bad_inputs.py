@@ -210,6 +210,13 @@ CASES = [
     Case("too deep", text("[" * 3000), ("params.yaml",)),
     # Keys
     Case("unknown key", appended("colour: blue"), ("params.yaml", "colour", "unknown key", "allowed")),
+    Case("a share of all and more", params(finetune={"distillation": {"share": 1.5, "temperature": 1.0}}), ("1.5",)),
+    Case(
+        "distilled without a parent",
+        params(finetune={"distillation": {"share": 0.5, "temperature": 1.0}}),
+        ("params.yaml", "finetune.distillation", "allowed: null, since from_scratch has no parent"),
+    ),
+    Case("no square", params(dataset={"cutout": 0}), ("params.yaml", "dataset.cutout: found 0", "greater than")),
     Case("unknown key within", params(pretrain={"epoch": 3}), ("params.yaml", "pretrain.epoch", "unknown key")),
     Case("a number as a key", appended("3: 4"), ("params.yaml", "3", "allowed")),
     Case("key twice", appended("study: other"), ("params.yaml", "'study' stands twice", "line ")),

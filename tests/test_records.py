@@ -74,6 +74,7 @@ OF_ALL: list[dict[str, Any]] = [
     {"dataset": {"validation": 100}},
     {"dataset": {"padding": 3}},
     {"dataset": {"flip": True}},
+    {"dataset": {"cutout": 4}},
     {"architecture": {"vgg_small": {"width": 0.5}}},
     {"compute": {"autocast": "bfloat16"}},
 ]
@@ -145,7 +146,21 @@ def test_every_setting_of_the_schema_is_tried_above() -> None:
     known = keys(small_study().model_dump())
     left = {("networks",), ("seeds", "ablate"), ("method", "initialization")}
     left |= {("pretrain", "from")}  # tests/training/test_torchvision_weights.py
+    left |= {("finetune", "distillation")}  # below: from_scratch cannot be distilled
     assert known - tried == left
+
+
+def test_distillation_is_what_a_binary_run_trains() -> None:
+    def print_of(temperature: float | None) -> str:
+        settings = small_settings(ablations=[])
+        settings["variants"] = {}
+        settings["finetune"]["distillation"] = temperature and {"share": 0.5, "temperature": temperature}
+        study = Study.model_validate(settings)
+        assert fingerprint(study, PARENT, DATA) == BEFORE["full_precision"]
+        return fingerprint(study, CHILD, DATA)
+
+    assert print_of(None) == BEFORE["method"]
+    assert len({print_of(value) for value in (None, 1.0, 2.0)}) == 3
 
 
 def test_equal_settings_have_one_text() -> None:

@@ -69,14 +69,16 @@ def test_params_is_one_of_the_studies_byte_for_byte() -> None:
 
 
 def test_runs_are_in_order_of_worth() -> None:
-    study = small_study(seeds={"pretrain": [2, 0, 1], "finetune": [2, 0], "ablate": [0]})
+    study = small_study(seeds={"pretrain": [2, 0, 1], "finetune": [2, 0], "ablate": [2, 0]})
     assert [str(run).removeprefix("vgg_small/") for run in study.runs()] == [
         "full_precision/seed2",
         "full_precision/seed0",
         "full_precision/seed1",
         "method/seed2",
         "method/seed0",
+        "no_l2/seed2",
         "no_l2/seed0",
+        "from_scratch/seed2",
         "from_scratch/seed0",
     ]
 

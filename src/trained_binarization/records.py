@@ -30,6 +30,9 @@ METHOD_VERSION = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "safetensors", "pydantic", "trained-binarization")
 LOCK = "requirements.lock"
 
+WEIGHTS = "weights.safetensors"
+"""A run's weights as trained, latent ones included; not in git."""
+
 
 class Evaluation(BaseModel):
     """Loss (nats per image) and accuracy (percent) after an epoch, in float32 on every scored image."""
@@ -109,6 +112,8 @@ def settings_of(study: Study, run: Run) -> dict[str, Any]:
     dataset = study.dataset.model_dump(exclude={"root", "download", "cache", "workers"})
     if isinstance(study.dataset, ImageFolder):
         dataset["image_size"] = study.dataset.image_size[run.network]
+    elif study.dataset.cutout is None:  # as in the records of before there was one
+        del dataset["cutout"]
     return {
         "network": run.network,
         "architecture": study.architecture[run.network].model_dump(),
@@ -235,6 +240,14 @@ def record_of(results: Path, study: Study, run: Run) -> Record:
     return record
 
 
+def lacks_weights(results: Path, study: Study, run: Run, data_checksum: str) -> bool:
+    """Whether a run that is still to be trained starts from this one's weights, and they are not here (nor in git)."""
+    if (run_folder(results, study, run) / WEIGHTS).exists():
+        return False
+    children = [one for one in study.runs() if study.parent(one) == run]
+    return any(status(results, study, child, data_checksum)[0] != "done" for child in children)
+
+
 def finished(results: Path, study: Study, run: Run) -> Record | None:
     """The record of a run that needs no training, its files' times refreshed; None where it has to be trained.
 
@@ -243,6 +256,9 @@ def finished(results: Path, study: Study, run: Run) -> Record | None:
     data_checksum = read_data(results, study).checksum
     state, record = status(results, study, run, data_checksum)
     if state != "done" or record is None:
+        return None
+    if lacks_weights(results, study, run, data_checksum):
+        print(f"{run}: its record is complete, but runs to come start from its weights, which are not here: once more")
         return None
     parent = study.parent(run)
     of_parent = read_record(run_folder(results, study, parent)) if parent else None

@@ -38,6 +38,7 @@ class SmallImages(Settings):
     validation: Annotated[int, Field(ge=0)]  # last training images, held out for tuning; scored instead of the test set
     padding: Annotated[int, Field(ge=0)]  # pixels
     flip: bool
+    cutout: Annotated[int, Field(ge=1)] | None  # pixels a side of a square blanked in each; null: none
 
 
 class ImageFolder(Settings):
@@ -96,11 +97,19 @@ class Pretraining(Training):
     start: Literal["torchvision"] | None = Field(alias="from")  # ResNet-18's published weights; null: random ones
 
 
+class Distillation(Settings):
+    """What of the loss follows the parent's predictions instead of the labels (Hinton et al. 2015)."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    temperature: Positive  # divides both networks' logits there
+
+
 class Finetuning(Training):
     """Training of a binary network: what a full-precision network does not have."""
 
     latent_weight_decay: NotNegative
     alpha_learning_rate: Positive  # plain SGD on the scaling factors, same schedule
+    distillation: Distillation | None  # null: labels alone, as the paper
 
 
 class Method(Settings):
@@ -234,6 +243,9 @@ class Study(Settings):
                 raise ValueError(f"ablations: found '{name}'; allowed: any other name, this one is taken")
             if self.variant(name) == self.method:
                 raise ValueError(f"variants.{name}: found the method's own settings; allowed: at least one difference")
+        for name in (METHOD, *self.ablations):
+            if self.finetune.distillation and not self.parent(Run(network=self.networks[0], variant=name, seed=0)):
+                raise ValueError(f"finetune.distillation: found one; allowed: null, since {name} has no parent")
         return self
 
     def variant(self, name: str) -> Method | None:
@@ -250,14 +262,14 @@ class Study(Settings):
             raise ValueError(f"variants.{name}.{describe(error)}") from None
 
     def runs(self) -> Iterator[Run]:
-        """Every run of the study, in order of worth: the method's seeds with their parents first, then ablations."""
+        """Every run of the study, in order of worth: the method's seeds after their parents, then each ablation's."""
         for network in self.networks:
             for seed in self.seeds.pretrain:
                 yield Run(network=network, variant=FULL_PRECISION, seed=seed)
             for seed in self.seeds.finetune:
                 yield Run(network=network, variant=METHOD, seed=seed)
-            for seed in self.seeds.ablate:
-                for variant in self.ablations:
+            for variant in self.ablations:
+                for seed in self.seeds.ablate:
                     yield Run(network=network, variant=variant, seed=seed)
 
     def parent(self, run: Run) -> Run | None:

@@ -79,6 +79,26 @@ def test_without_padding_and_flip_nothing_changes_but_the_order() -> None:
     assert torch.equal(augmentation.batch(choices), expected)
 
 
+@pytest.mark.parametrize("side", [1, 2, 3, 6])
+def test_cutout_blanks_one_square_and_leaves_the_rest_alone(side: int) -> None:
+    images = pictures(400)
+    plain = Augmentation(images, padding=2, flip=True)
+    cut = Augmentation(images, padding=2, flip=True, cutout=side)
+    choices = cut.draw(0, 0)
+    assert torch.equal(choices[:4], plain.draw(0, 0))
+    before, after = plain.batch(choices[:4]), cut.batch(choices)
+    assert before.abs().min() > 0  # no value is the mean's, so blank can be told
+    blank = (after == 0).all(1)
+    assert torch.equal(after, before.masked_fill(blank[:, None], 0))
+    for one, row, column in zip(blank, *choices[4:].tolist(), strict=True):
+        expected = torch.zeros(8, 8, dtype=torch.bool)
+        top, left = row - side // 2, column - side // 2
+        expected[max(top, 0) : top + side, max(left, 0) : left + side] = True
+        assert torch.equal(one, expected)
+    centres = torch.bincount(choices[4] * 8 + choices[5], minlength=64)
+    assert chisquare(centres.numpy()).pvalue > 0.001
+
+
 def test_offsets_and_flips_are_uniform() -> None:
     augmentation = Augmentation(pictures(9000, 4), padding=4, flip=True)
     _, top, left, flip = augmentation.draw(0, 0)

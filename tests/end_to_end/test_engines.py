@@ -115,6 +115,24 @@ def test_a_changed_variant_is_noticed_in_a_fresh_clone(engine: str, by_dvc: Proj
     assert set(project.trained()) == {"vgg_small/from_scratch/seed0", "vgg_small/from_scratch/seed1"}
 
 
+def test_in_a_fresh_clone_parents_are_trained_once_more_for_a_variant_that_starts_from_them(
+    by_dvc: Project, tmp_path: Path
+) -> None:
+    """Snakemake does; under DVC, which sees nothing amiss, the stage says what to call."""
+    source = by_dvc.copy(tmp_path / "source")
+    source.commit()
+    project = source.clone(tmp_path / "clone")
+    settings = tiny_settings()
+    settings["variants"]["no_l2"] = {"latent_std": None}
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    with pytest.raises(AssertionError, match=r"make it with: trained-binarization pretrain .* --again"):
+        project.dvc("repro")
+    project.snakemake()
+    names = ("full_precision", "no_l2")
+    assert set(project.trained()) == {f"vgg_small/{name}/seed{seed}" for name in names for seed in (0, 1)}
+    assert NOTHING in project.snakemake()
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_killed_engine_finishes_when_called_again(engine: str, by_snakemake: Project, tmp_path: Path) -> None:
     """SIGKILL to the engine and all it started, in the middle: what was trained stays, the rest follows."""

@@ -17,12 +17,12 @@ import torch
 from trained import CHILD, PARENT, folder_of, record_of, train, trainer
 
 from helpers import Settings, command, merged, run_study, small_settings, small_study, started, write_params
-from trained_binarization.records import read_record, sha256
+from trained_binarization.records import WEIGHTS, read_record, sha256
 from trained_binarization.study import Method, Run, load_study
 from trained_binarization.training import checkpoint
 from trained_binarization.training.checkpoint import FOLDER
 from trained_binarization.training.loop import Interrupted, StopRequests
-from trained_binarization.training.runs import WEIGHTS, train_run
+from trained_binarization.training.runs import train_run
 
 
 @pytest.mark.parametrize("run", [PARENT, CHILD], ids=str)

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from trained import trainer
 
-from trained_binarization.binarization.layers import alphas, binary_layers
+from trained_binarization.binarization.layers import alphas, binary_layers, scaling_penalty
 from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
 from trained_binarization.datasets.images import ResidentScored
 from trained_binarization.networks.vgg_small import VGGSmall
-from trained_binarization.study import Method
-from trained_binarization.training.loop import Trainer, evaluate, layer_statistics
+from trained_binarization.study import Finetuning, Method
+from trained_binarization.training.loop import Trainer, distillation_loss, evaluate, layer_statistics
 
 # What steps of two epochs of twelve give, in float64: float32's sums differ from one processor to the next. If these
 # change, training means something else: raise records.METHOD_VERSION.
@@ -71,6 +71,31 @@ def test_pinned_factors_after_two_steps() -> None:
     losses_of(one, 2)
     found = {name: p.item() for name, p in one.network.named_parameters() if name in FACTORS}
     assert found == pytest.approx(FACTORS, rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_distillation_is_the_labels_loss_and_the_teachers_weighed(share: float) -> None:
+    torch.manual_seed(5)
+    teacher = VGGSmall(None, width=0.125, image_size=16).eval()
+    state = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    one = trainer(Method(), 4 * 32)
+    one.teacher = teacher
+    one.training = Finetuning.model_validate(
+        one.training.model_dump() | {"distillation": {"share": share, "temperature": 3.0}}
+    )
+    (batch,) = next(one.epoch())
+    images, labels = one.images.load(batch)
+    logits, taught = one.network.train()(images), teacher(images)
+    p = (taught / 3).softmax(1).double()
+    divergence = (p * (p.log() - (logits / 3).double().log_softmax(1))).sum(1).mean()
+    labelled = F.cross_entropy(logits, labels).double()
+    loss, cross_entropy, _ = one.objective(batch)
+    expected = (1 - share) * labelled + share * 9 * divergence + scaling_penalty(one.network)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert cross_entropy.item() == pytest.approx(labelled.item(), rel=1e-5)  # what the history shows is the labels'
+    one.step((batch,), 0)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in teacher.state_dict().items())
+    assert distillation_loss(taught, taught, 4.0).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_two_trainings_are_the_same_bit_for_bit() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ from trained_binarization.datasets.images import ResidentScored
 from trained_binarization.datasets.prepare import prepare
 from trained_binarization.errors import UserError
 from trained_binarization.networks import build
-from trained_binarization.records import fingerprint, read_data, read_record, run_folder, sha256
+from trained_binarization.records import WEIGHTS, fingerprint, read_data, read_record, run_folder, sha256
 from trained_binarization.study import Run, Study
 from trained_binarization.training.checkpoint import FOLDER
-from trained_binarization.training.loop import evaluate
-from trained_binarization.training.runs import WEIGHTS, train_run
+from trained_binarization.training.loop import Interrupted, evaluate
+from trained_binarization.training.runs import train_run
 
 # ------------------------------------------------------------------------------------------------ a run and its record
 
@@ -201,6 +202,45 @@ def refused(small: Path, fragments: list[str]) -> None:
     for fragment in fragments:
         assert fragment in str(told.value)
     assert tree(small) == before
+
+
+def test_a_parent_without_weights_is_trained_once_more_for_a_child_to_come(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = record_of(small)
+    (folder_of(small) / WEIGHTS).unlink()
+    shutil.rmtree(folder_of(small, CHILD))
+    record, trained = train(small, PARENT)
+    assert trained
+    assert f"{PARENT}: its record is complete, but runs to come start from its weights" in capsys.readouterr().out
+    assert record.weights_sha256 == before["weights_sha256"] == sha256(folder_of(small) / WEIGHTS)  # on this machine
+    assert not train(small, PARENT)[1]
+    assert train(small, CHILD)[1]
+    (folder_of(small) / WEIGHTS).unlink()
+    assert not train(small, PARENT)[1]  # nobody needs them now
+
+
+DISTILLED: Settings = {
+    "finetune": {"distillation": {"share": 0.5, "temperature": 2.0}},
+    "ablations": ["no_l2"],
+    "variants": {"no_l2": {"weight_scaling_l2": 0.0}},
+}
+
+
+def test_a_distilled_child_learns_from_its_parent_and_goes_on_after_a_stop(small: Path) -> None:
+    """(`merged` would keep from_scratch, which has no parent.)"""
+    study = Study.model_validate(small_settings() | DISTILLED | {"finetune": small_settings(**DISTILLED)["finetune"]})
+    plain, parent = record_of(small, CHILD), record_of(small)
+    record, trained = train_run(study, CHILD, small / "results")
+    assert trained
+    assert record.weights_sha256 != plain["weights_sha256"]
+    assert sha256(folder_of(small) / WEIGHTS) == parent["weights_sha256"]
+    assert record_of(small) == parent
+    shutil.rmtree(folder_of(small, CHILD))
+    with pytest.raises(Interrupted):
+        train_run(study, CHILD, small / "results", deadline=time.monotonic() - 1)
+    again, _ = train_run(study, CHILD, small / "results")
+    assert (again.interruptions, again.weights_sha256) == (1, record.weights_sha256)
 
 
 def test_missing_parent(small: Path) -> None:

@@ -1,4 +1,4 @@
-"""Augmentation in batches, where the images lie: pad, random crop, horizontal flip.
+"""Augmentation in batches, where the images lie: pad, random crop, horizontal flip, cutout.
 
 All of an epoch's random choices are drawn at once, on the CPU, by a generator that is seeded with (seed, epoch). So
 they are the same on every device, cost no synchronisation, and a training that goes on in the middle of an epoch
@@ -13,28 +13,40 @@ from torch.nn import functional as F
 class Augmentation:
     """Training batches of a uint8 image tensor (N, H, W, 3), as normalised float32 (B, 3, H, W) on its device."""
 
-    def __init__(self, images: Tensor, padding: int, flip: bool) -> None:
-        self.padding, self.flip = padding, flip
+    def __init__(self, images: Tensor, padding: int, flip: bool, cutout: int | None = None) -> None:
+        self.padding, self.flip, self.cutout = padding, flip, cutout
         self.count = len(images)
         self.padded = F.pad(images, [0, 0, padding, padding, padding, padding])
         self.mean, self.std = channel_statistics(images)
         self.pixels = torch.arange(images.shape[1], device=images.device)
 
     def draw(self, seed: int, epoch: int) -> Tensor:
-        """An epoch's random choices, int64 (4, N): order of the images, crop's top and left, flip (0 or 1)."""
+        """An epoch's random choices, int64 (4, N): order of the images, crop's top and left, flip (0 or 1).
+
+        With cutout two more rows: the pixel at the square's centre, or below and right of it where its side is even.
+        """
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(self.count, generator=generator)
         offsets = torch.randint(2 * self.padding + 1, (2, self.count), generator=generator)
         flip = torch.randint(2 if self.flip else 1, (self.count,), generator=generator)
-        return torch.stack([order, *offsets, flip]).to(self.padded.device)
+        rows = [order, *offsets, flip]
+        if self.cutout:
+            rows += torch.randint(len(self.pixels), (2, self.count), generator=generator)
+        return torch.stack(rows).to(self.padded.device)
 
     def batch(self, choices: Tensor) -> Tensor:
         """The normalised images of B columns of an epoch's choices."""
-        index, top, left, flip = choices
+        index, top, left, flip = choices[:4]
         rows = top[:, None] + self.pixels
         columns = left[:, None] + torch.where(flip[:, None] > 0, self.pixels.flip(0), self.pixels)
         crops = self.padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return normalise(crops, self.mean, self.std)
+        images = normalise(crops, self.mean, self.std)
+        if self.cutout:
+            # DeVries & Taylor 2017: the square's centre is anywhere, so part of it may lie outside; blank is the mean.
+            offsets = self.pixels - choices[4:, :, None] + self.cutout // 2  # (2, B, H): rows and columns
+            inside = (offsets >= 0) & (offsets < self.cutout)
+            images = images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.0)
+        return images
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

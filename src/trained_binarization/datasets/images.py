@@ -102,7 +102,8 @@ class Images:
         """The images to train on, on the device."""
         assert isinstance(dataset, SmallImages)
         images, labels = self.split(dataset.validation)[0]
-        return Resident(Augmentation(images.to(device), dataset.padding, dataset.flip), labels.to(device))
+        augmentation = Augmentation(images.to(device), dataset.padding, dataset.flip, dataset.cutout)
+        return Resident(augmentation, labels.to(device))
 
     def scored(self, validation: int, device: torch.device) -> ResidentScored:
         """The images to score, on the device."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from trained_binarization.errors import NotRun, UserError, require
 from trained_binarization.records import (
+    WEIGHTS,
     read_json,
     record_of,
     run_folder,
@@ -33,7 +34,7 @@ def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
     from trained_binarization.deploy.export import export_network
     from trained_binarization.deploy.model import About, save_model
     from trained_binarization.training.runs import kept_network
-    from trained_binarization.training.weights import SIGNS, WEIGHTS
+    from trained_binarization.training.weights import SIGNS
 
     if study.variant(run.variant) is None:
         raise UserError(f"export: variant: found '{run.variant}'; allowed: a binary one")

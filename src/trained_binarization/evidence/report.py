@@ -17,6 +17,7 @@ from trained_binarization.evidence.claims import Claims, load_claims
 from trained_binarization.evidence.figures import BLUE, INK, MUTED, PAPER, RULE
 from trained_binarization.evidence.frames import done_records
 from trained_binarization.evidence.invariance import THEORY, prediction, what_was_found
+from trained_binarization.evidence.left import left_to_run
 from trained_binarization.evidence.tables import Cell, Table
 from trained_binarization.evidence.verdicts import (
     StudyVerdicts,
@@ -292,6 +293,7 @@ def report_replication(results: Path, claims_path: Path) -> str:
         "tally": _tally([row["own"] for row in rows if row["own"]]),
         "table": _replication_markdown(rows, ""),
         "studies": [(study, judged[name]) for name, study in studies.items()],
+        "left": left_to_run(list(studies.values()), results),
         "figure_study": studies[figure] if figure else None,
         "size_figure": _figures(results / figure)["size"] if figure else None,
         "theory": THEORY,

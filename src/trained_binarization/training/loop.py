@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from trained_binarization.binarization.layers import ALPHA_FLOOR, alphas, binary_layers, keep_positive, scaling_penalty
 from trained_binarization.datasets.augment import normalise
-from trained_binarization.study import Compute, Training
+from trained_binarization.study import Compute, Finetuning, Training
 from trained_binarization.training.distributed import ALONE, World, data_parallel
 from trained_binarization.training.graph import GraphedUpdate
 from trained_binarization.training.optimizers import build_optimizers, restore_state, set_rate, state_tensors
@@ -101,6 +101,15 @@ class Scores(NamedTuple):
     top5: float | None
 
 
+def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || network) at a temperature T, in nats, times T^2, from logits (B, classes) of both.
+
+    T^2 keeps the gradients' size as T grows (Hinton, Vinyals, Dean 2015, section 2.1).
+    """
+    log_p, log_q = (F.log_softmax(values / temperature, dim=1) for values in (taught, logits))
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
+
+
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
@@ -167,8 +176,10 @@ class Trainer:
         scored: Scored,
         progress: Progress,
         world: World = ALONE,
+        teacher: nn.Module | None = None,
     ) -> None:
-        self.world = world
+        """`teacher`: whose predictions are distilled, in evaluation; none where the training asks for none."""
+        self.world, self.teacher = world, teacher
         self.network, self.training, self.compute, self.seed = network, training, compute, seed
         self.images, self.scored, self.progress = images, scored, progress
         self.device = images.device
@@ -198,8 +209,15 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             logits = self.model(images)
         cross_entropy = F.cross_entropy(logits.float(), target, label_smoothing=self.training.label_smoothing)
+        loss = cross_entropy + scaling_penalty(self.network)
+        if isinstance(self.training, Finetuning) and (distillation := self.training.distillation):
+            assert self.teacher is not None
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+                taught = self.teacher(images)
+            distance = distillation_loss(logits.float(), taught.float(), distillation.temperature)
+            loss = loss + distillation.share * (distance - cross_entropy)
         correct = (logits.argmax(1) == target).sum()
-        return cross_entropy + scaling_penalty(self.network), cross_entropy, correct
+        return loss, cross_entropy, correct
 
     def run(self, save: Callable[[], None], requests: StopRequests) -> None:
         """Train to the end, or to a request to stop. `save` writes a checkpoint of `tensors` and `state`."""

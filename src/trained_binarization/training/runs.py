@@ -16,6 +16,7 @@ from trained_binarization.networks import build
 from trained_binarization.networks.summary import layer_costs
 from trained_binarization.records import (
     METHOD_VERSION,
+    WEIGHTS,
     Evaluation,
     Parent,
     Record,
@@ -36,7 +37,7 @@ from trained_binarization.training.device import describe, set_up
 from trained_binarization.training.distributed import ALONE, World
 from trained_binarization.training.loop import Interrupted, State, StopRequests, Trainer, evaluate
 from trained_binarization.training.progress import Progress
-from trained_binarization.training.weights import SIGNS, WEIGHTS, load_weights, save_weights
+from trained_binarization.training.weights import SIGNS, load_weights, save_weights
 
 if TYPE_CHECKING:
     from trained_binarization.datasets import ImageSet
@@ -160,9 +161,12 @@ class _Job:
             network.load_state_dict(torchvision_weights.mapped(torchvision_weights.fetch()))
         parent = study.parent(run)
         self.parent = _start_from(parent, network, study, results, self.data_checksum) if parent else None
-        self.trainer = self._trainer(network)
+        teacher = None
+        if parent and study.finetune.distillation:
+            teacher = _with_weights(study, parent, self.images, run_folder(results, study, parent) / WEIGHTS)
+        self.trainer = self._trainer(network, teacher)
 
-    def _trainer(self, network: nn.Module) -> Trainer:
+    def _trainer(self, network: nn.Module, teacher: nn.Module | None) -> Trainer:
         study, training = self.study, self.study.training(self.run)
         images = self.images.trained_on(study.dataset, self.device)
         if training.batch_size > len(images):
@@ -172,6 +176,8 @@ class _Job:
             )
         memory = torch.channels_last if study.compute.channels_last else torch.contiguous_format
         network.to(device=self.device, memory_format=memory)  # type: ignore[call-overload]
+        if teacher:
+            teacher.to(device=self.device, memory_format=memory).eval()  # type: ignore[call-overload]
         if study.start(self.run):
             torchvision_weights.estimate_statistics(network, images, training.batch_size)
         return Trainer(
@@ -183,6 +189,7 @@ class _Job:
             scored=self.images.scored(study.dataset.validation, self.device),
             progress=Progress(f"{study.study}: {self.run}", training.epochs, training.batch_size, self.world.rank == 0),
             world=self.world,
+            teacher=teacher,
         )
 
     def resume(self) -> None:

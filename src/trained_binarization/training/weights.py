@@ -11,9 +11,6 @@ from trained_binarization.binarization.layers import binary_layers
 from trained_binarization.errors import UserError
 from trained_binarization.records import written_whole
 
-WEIGHTS = "weights.safetensors"
-"""A run's weights as trained, latent ones included; not in git."""
-
 SIGNS = "signs.safetensors"
 """The same network with int8 signs for latent weights: small enough for git, enough to evaluate, not to train on."""
 

@@ -1,0 +1,88 @@
+"""What has not been run, and what it would take at the pace of the records that are there."""
+
+from pathlib import Path
+from statistics import median
+
+from trained_binarization.evidence.frames import done_records
+from trained_binarization.evidence.tables import DASH, Cell, Table, number
+from trained_binarization.records import Record
+from trained_binarization.study import FULL_PRECISION, METHOD, Finetuning, Study
+
+FORWARD = 1 / 3
+"""A forward pass's share of a training step: backward computes two products for each of forward's (our reckoning)."""
+
+CAPTION = (
+    "Seconds an epoch: median of the records of the same network, width and data, evaluation counted in, on the device "
+    "that they name; distillation adds a forward pass of the full-precision network, a third of its training. Parents "
+    "whose weights are not at hand are trained once more; that is not counted."
+)
+
+
+def left_to_run(studies: list[Study], results: Path) -> Table | None:
+    """Runs that are not done, by study and training, with their time where a record tells it; None where all are."""
+    found = [(study, done_records(study, results)) for study in studies]
+    records = [(study, record) for study, rows in found for _, _, record, _ in rows if record]
+    rows, cells = [], []
+    for study, runs in found:
+        for network in study.networks:
+            for kind in (FULL_PRECISION, METHOD, "ablations"):
+                of_kind = [run for run, _, record, _ in runs if run.network == network and not record]
+                missing = [run for run in of_kind if _kind(run.variant) == kind]
+                if not missing:
+                    continue
+                training = study.training(missing[0])
+                pace, device = _pace(study, network, kind, records)
+                if pace and isinstance(training, Finetuning) and training.distillation:
+                    parents, _ = _pace(study, network, FULL_PRECISION, records)
+                    pace = pace + FORWARD * parents if parents else None
+                minutes = pace and pace * training.epochs * len(missing) / 60
+                rows.append(
+                    {
+                        "study": study.study,
+                        "network": network,
+                        "training": kind,
+                        "runs": len(missing),
+                        "epochs": training.epochs,
+                        "seconds_an_epoch": pace,
+                        "minutes": minutes,
+                        "device": device,
+                    }
+                )
+                cells.append(
+                    [
+                        Cell(study.study),
+                        Cell(network, style="code"),
+                        Cell(kind.replace("_", " ")),
+                        Cell(str(len(missing)), style="number"),
+                        Cell(str(training.epochs), style="number"),
+                        number(pace),
+                        number(minutes, digits=0),
+                        Cell(device or DASH),
+                    ]
+                )
+    headings = ["Study", "Network", "Training", "Runs left", "Epochs", "Seconds an epoch", "Minutes in all", "On"]
+    return Table("left", CAPTION, headings, rows, cells) if rows else None
+
+
+def _kind(variant: str) -> str:
+    return variant if variant in (FULL_PRECISION, METHOD) else "ablations"
+
+
+def _pace(
+    study: Study, network: str, kind: str, records: list[tuple[Study, Record]]
+) -> tuple[float | None, str | None]:
+    """(seconds an epoch, the device) of such a training by the records; ablations go at the method's pace."""
+    variant = FULL_PRECISION if kind == FULL_PRECISION else METHOD
+    batch_size = (study.pretrain if kind == FULL_PRECISION else study.finetune).batch_size
+    alike = [
+        record
+        for other, record in records
+        if (record.network, record.variant) == (network, variant)
+        and other.dataset.name == study.dataset.name
+        and record.settings["architecture"] == study.architecture[network].model_dump()  # type: ignore[index]
+        and record.settings["training"]["batch_size"] == batch_size
+    ]
+    devices = {record.device for record in alike}
+    if len(devices) != 1:  # none, or several that go at different paces
+        return None, None
+    return median(record.wall_seconds / record.epochs for record in alike), devices.pop()
