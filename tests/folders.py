@@ -44,6 +44,7 @@ def folder_settings(root: Path, /, **changes: Any) -> Settings:
         "root": str(root),
         "cache": str(root.parent / "cache"),
         "workers": 0,
+        "decoder": "pillow",
         "validation": 0,
         "copy_side": None,
         "image_size": {"resnet18": 32},

@@ -28,6 +28,7 @@ METHOD_VERSION = 1
 """Rises when training changes its meaning; a faster way to the same numbers leaves it."""
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "safetensors", "pydantic", "trained-binarization")
+DALI = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")
 LOCK = "requirements.lock"
 
 WEIGHTS = "weights.safetensors"
@@ -112,6 +113,8 @@ def settings_of(study: Study, run: Run) -> dict[str, Any]:
     dataset = study.dataset.model_dump(exclude={"root", "download", "cache", "workers"})
     if isinstance(study.dataset, ImageFolder):
         dataset["image_size"] = study.dataset.image_size[run.network]
+        if study.dataset.decoder == "pillow":  # as in the records of before there was another
+            del dataset["decoder"]
     elif study.dataset.cutout is None:  # as in the records of before there was one
         del dataset["cutout"]
     return {
@@ -294,9 +297,10 @@ def provenance() -> dict[str, Any]:
         commit = os.environ.get("SOURCE_COMMIT", "unknown")
         clean = {"1": True, "0": False}.get(os.environ.get("SOURCE_CLEAN", ""))
     packages = {}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *DALI):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
-            packages[name] = "not installed"
+            if name in PACKAGES:
+                packages[name] = "not installed"
     return {"commit": commit, "clean": clean, "packages": packages, "python": platform.python_version()}

@@ -48,6 +48,7 @@ class ImageFolder(Settings):
     root: str
     cache: str  # where `prepare` keeps its index and, if asked, the smaller copy
     workers: Annotated[int, Field(ge=0)]  # processes that read images; 0: the training's own
+    decoder: Literal["pillow", "dali"]  # of training images; dali: NVIDIA's, on a GPU its JPEG decoder
     validation: Annotated[int, Field(ge=0)]  # training images, drawn once for all, held out for tuning
     copy_side: Annotated[int, Field(ge=8)] | None  # short side of a smaller copy that is read instead; null: no copy
     image_size: dict[str, Annotated[int, Field(ge=8)]]  # pixels a side that each network sees

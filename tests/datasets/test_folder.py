@@ -14,7 +14,8 @@ from torchvision import transforms
 
 from folders import all_batches, folder_dataset, folder_settings, write_folder
 from helpers import command, started, write_params
-from trained_binarization.datasets.folder import _RandomCrop, read_folder
+from trained_binarization.datasets.batches import RandomCrop
+from trained_binarization.datasets.folder import read_folder
 from trained_binarization.errors import UserError
 from trained_binarization.records import fingerprint
 from trained_binarization.study import Run, Study
@@ -58,7 +59,7 @@ def test_crops_have_torchvisions_distribution() -> None:
     # An image whose pixels tell where they are: x in red, y in green.
     y, x = np.mgrid[:120, :160].astype(np.uint8)
     image = Image.fromarray(np.stack([x, y, 0 * x], axis=2))
-    ours = _RandomCrop(16, 0.2, flip=True)
+    ours = RandomCrop(16, 0.2, flip=True)
     stock = transforms.Compose([transforms.RandomResizedCrop(16, (0.2, 1.0)), transforms.RandomHorizontalFlip()])
     for seed in range(50):
         torch.manual_seed(seed)
@@ -126,8 +127,9 @@ def test_what_is_read_stands_in_the_fingerprint_but_not_where_it_lies_or_how_it_
     for same in ({"root": "elsewhere"}, {"cache": "elsewhere"}, {"workers": 3}):
         assert of(**same) == of()
     changes = {"validation": 9, "copy_side": 64, "image_size": {"resnet18": 40}, "resize": 48, "least_area": 0.1}
-    others = {of(**{key: value}) for key, value in changes.items()} | {of(flip=False), of(name="imagenet")}
-    assert len(others | {of()}) == len(changes) + 3
+    others = {of(**{key: value}) for key, value in changes.items()}
+    others |= {of(flip=False), of(name="imagenet"), of(decoder="dali")}
+    assert len(others | {of()}) == len(changes) + 4
     # Another network's size is not this run's.
     both = folder_settings(root, image_size={"resnet18": 32, "alexnet": 40})
     both |= {"networks": ["resnet18", "alexnet"]}

@@ -1,6 +1,7 @@
 """The SLURM profile as it is committed, on a cluster of one node: to the report, and on after a time limit."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ from engine_project import new_project, tiny_settings
 from slurm_cluster import Job, NoSlurm, jobs, running_slurm, wait_for
 
 from helpers import merged, write_params
+from trained_binarization.study import FULL_PRECISION, METHOD, load_study
 
 pytestmark = pytest.mark.engine
 
@@ -29,14 +31,20 @@ def _slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         pytest.skip(f"SLURM cannot be started here: {reason}")
 
 
-def test_every_stage_is_a_job_and_every_training_gets_a_gpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["tiny", pytest.param("quick", marks=pytest.mark.slow)])
+def test_every_stage_is_a_job_and_every_training_gets_a_gpu(name: str, tmp_path: Path) -> None:
     project = new_project(tmp_path / "project")
+    if name == "quick":
+        shutil.copy(project.folder / "studies" / "quick.yaml", project.folder / "params.yaml")
+    study = load_study(project.folder / "params.yaml")
     project.run(*SNAKEMAKE)
-    assert (project.results / "report.html").stat().st_size > 0
+    assert (project.folder / "results" / name / "report.html").stat().st_size > 0
     assert (project.folder / "results" / "report.html").stat().st_size > 0
-    assert len(project.outcomes()) == 8
+    runs = list(study.runs())
+    assert all((project.folder / "results" / name / run.folder / "record.json").exists() for run in runs)
     assert {job.state for job in jobs()} == {"COMPLETED"}
-    trainings = {("pretrain", "gres:gpu:1"): 2, ("finetune", "gres:gpu:1"): 2, ("ablate", "gres:gpu:1"): 4}
+    stages = Counter({FULL_PRECISION: "pretrain", METHOD: "finetune"}.get(run.variant, "ablate") for run in runs)
+    trainings = {(stage, "gres:gpu:1"): count for stage, count in stages.items()}
     others = {(stage, "N/A"): 1 for stage in ("prepare", "deploy", "aggregate", "report", "replication")}
     assert Counter((job.stage, job.gpus) for job in jobs()) == trainings | others
 

@@ -55,7 +55,7 @@ def check(result: dict[str, object]) -> None:
     loading, training = result["loading"], result["training"]
     assert isinstance(loading, dict)
     assert isinstance(training, list)
-    for spread in (*loading["images_per_second"].values(), loading["ratio"]):
+    for spread in (*loading["images_per_second"].values(), *loading["times_stock"].values()):
         assert 0 < spread["least"] <= spread["median"] <= spread["most"]
     assert [(row["network"], row["training"]) for row in training] == [
         (network, training) for network in ("alexnet", "resnet18") for training in ("full_precision", "method")

@@ -4,8 +4,7 @@ Every random choice follows from (seed, epoch, place in the epoch): a training t
 and one with another number of workers, sees the same pixels.
 """
 
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
+from trained_binarization.datasets import dali
 from trained_binarization.datasets.augment import normalise
+from trained_binarization.datasets.batches import RandomCrop, loaded, seeded
 from trained_binarization.datasets.images import check_validation
 from trained_binarization.datasets.index import Index, read_index
 from trained_binarization.errors import UserError
@@ -29,7 +30,7 @@ HELD_OUT_SEED = 20190925
 """Of the draw that holds training images out for tuning."""
 
 
-class _Batches(torch.utils.data.Dataset[Any]):
+class _Decoded(TorchDataset[Any]):
     """Batches of uint8 (B, S, S, 3) and labels, by the images' numbers and the seeds of their random choices."""
 
     def __init__(self, index: Index, transform: Callable[[Image.Image], Image.Image]) -> None:
@@ -37,53 +38,16 @@ class _Batches(torch.utils.data.Dataset[Any]):
 
     def _image(self, number: int, seed: int) -> Tensor:
         image = self.index.image(number)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would see to CUDA's as well, and takes its time
-        return torch.from_numpy(np.array(self.transform(image)))
+        with seeded(seed):
+            return torch.from_numpy(np.array(self.transform(image)))
 
-    def __getitem__(self, choices: Tensor) -> tuple[Tensor, Tensor] | UserError:
-        """A batch, or what is wrong with one of its files: as a value, since a worker's exceptions become text."""
+    def __getitem__(self, choices: np.ndarray) -> tuple[Tensor, Tensor] | UserError:
+        """A batch, or what is wrong with one of its files."""
         try:
-            with torch.random.fork_rng(devices=[]):
-                images = torch.stack([self._image(*column) for column in choices.T.tolist()])
+            images = torch.stack([self._image(*column) for column in choices.T.tolist()])
         except UserError as error:
             return error
         return images, self.index.labels[choices[0]]
-
-
-class _RandomCrop:
-    """A random part of an image, scaled to size x size in one step, and flipped: torchvision's distribution."""
-
-    def __init__(self, size: int, least_area: float, flip: bool) -> None:
-        self.size, self.flip = size, flip
-        self.crop = v2.RandomResizedCrop(size, (least_area, 1.0))
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        chosen = self.crop.make_params([image])
-        left, top = chosen["left"], chosen["top"]
-        box = (left, top, left + chosen["width"], top + chosen["height"])
-        scaled = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box)
-        return scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip and torch.rand(()) < 0.5 else scaled
-
-
-def _leave_signals_to_the_training(_: int) -> None:
-    # It saves, and ends its workers; they would die first where a cluster signals every process of a job.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _loaded(images: _Batches, batches: Sequence[Tensor], workers: int, device: torch.device) -> Iterator[Any]:
-    loader = DataLoader(
-        images,
-        batch_size=None,
-        sampler=batches,  # what it yields goes to __getitem__
-        num_workers=min(workers, len(batches)),
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_leave_signals_to_the_training,
-    )
-    for loaded in loader:
-        if isinstance(loaded, UserError):
-            raise loaded
-        yield tuple(tensor.to(device, non_blocking=True) for tensor in loaded)
 
 
 @dataclass(frozen=True)
@@ -108,10 +72,12 @@ class Streamed:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(self), generator=generator)
         choices = torch.stack([order, torch.randint(2**62, order.shape, generator=generator)])
-        random = _RandomCrop(self.size, self.dataset.least_area, self.dataset.flip)
+        crop = RandomCrop(self.size, self.dataset.least_area, self.dataset.flip)
         whole = [choices[:, batch * size : (batch + 1) * size] for batch in range(first, len(self) // size)]
-        shares = [batch[:, part] for batch in whole]
-        return _loaded(_Batches(self.index, random), shares, self.dataset.workers, self.device)
+        shares = [batch[:, part].numpy() for batch in whole]
+        if self.dataset.decoder == "dali":
+            return dali.decoded(self.index, crop, shares, self.dataset.workers, self.device)
+        return loaded(_Decoded(self.index, crop), shares, self.dataset.workers, self.device)
 
     def load(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(normalised images (B, 3, H, W), labels (B,)) of a batch; part of the compiled step."""
@@ -135,8 +101,9 @@ class StreamedScored:
         """(images, labels), up to `size` at a time: the batches with the numbers first, first + step, and so on."""
         centre = v2.Compose([v2.Resize(self.dataset.resize), v2.CenterCrop(self.size)])
         numbers = torch.arange(len(self))
-        batches = torch.stack([numbers, torch.zeros_like(numbers)]).split(size, dim=1)[first::step]
-        return _loaded(_Batches(self.index, centre), batches, self.dataset.workers, self.device)
+        whole = torch.stack([numbers, torch.zeros_like(numbers)]).split(size, dim=1)[first::step]
+        batches = [batch.numpy() for batch in whole]
+        return loaded(_Decoded(self.index, centre), batches, self.dataset.workers, self.device)
 
 
 @dataclass(frozen=True)
@@ -179,6 +146,8 @@ class FolderImages:
 
     def trained_on(self, dataset: Dataset, device: torch.device) -> Streamed:
         """The images to train on."""
+        if self.dataset.decoder == "dali":
+            dali.check_installed()
         mean, std = self.statistics(dataset.validation)
         statistics = (mean.to(device), std.to(device))
         return Streamed(self._split(dataset.validation)[0], self.dataset, self.size, statistics)

@@ -49,8 +49,8 @@ class Index:
         """Where the image lies."""
         return self.root / os.fsdecode(bytes(self.names[number]))
 
-    def image(self, number: int) -> Image.Image:
-        """The image as RGB; UserError where its bytes are not those that were indexed."""
+    def content(self, number: int) -> bytes:
+        """The file's bytes; UserError where they are not those that were indexed."""
         path = self.path(number)
         try:
             content = path.read_bytes()
@@ -62,7 +62,11 @@ class Index:
             raise UserError(
                 f"{path}: SHA-256: found {found.hex()[:12]}; allowed: {expected}, as indexed; prepare again"
             )
-        return decode(path, content)
+        return content
+
+    def image(self, number: int) -> Image.Image:
+        """The image as RGB; UserError where its bytes are not those that were indexed."""
+        return decode(self.path(number), self.content(number))
 
     def some(self, numbers: Tensor) -> "Index":
         """The images of these numbers."""

@@ -50,7 +50,13 @@ def cost(study: Study, results: Path) -> str:
     of_gpu = records.read_json(path) if path.exists() else None
     title = load_claims(Path("claims.yaml")).title
     loading, workers = (of_gpu or result)["loading"], study.dataset.workers
-    (stock, ours), ratio = (loading["images_per_second"][way] for way in ("stock", "ours")), loading["ratio"]
+    speeds, ratios = loading["images_per_second"], loading["times_stock"]
+    stock, ours = speeds["stock"], speeds["ours"]
+    by_dali = (
+        f"NVIDIA DALI (`dataset.decoder: dali`), in the same run: {_span(speeds['dali'])}, {_times(ratios['dali'])}."
+        if "dali" in speeds
+        else "NVIDIA DALI: not installed there."
+    )
     loader = ours["median"] / loading["workers"] * workers
     gpu_speeds, how = _gpu_speed(result, of_gpu, results)
     rows, total = [], [0.0, 0.0, 0.0]
@@ -75,7 +81,7 @@ def cost(study: Study, results: Path) -> str:
 
 Loading with {loading["workers"]} processes, to {loading["size"]} pixels a side, from files of {size_of_files}
 on the mean: {_span(ours)} images/s. torchvision's ImageFolder and transforms in a DataLoader, in the same run, in turn:
-{_span(stock)}. That is {ratio["median"]:.2f} times as many ({ratio["least"]:.2f} to {ratio["most"]:.2f}).
+{_span(stock)}. That is {_times(ratios["ours"])} as many. {by_dali}
 
 Hours of one seed, and of all:
 
@@ -92,6 +98,10 @@ All seeds cost {total[1]:,.0f} GPU-hours, on one GPU as on eight. Assumptions:
 
 def _span(spread: dict[str, float]) -> str:
     return f"{spread['median']:,.0f} ({spread['least']:,.0f} to {spread['most']:,.0f})"
+
+
+def _times(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.2f} times ({spread['least']:.2f} to {spread['most']:.2f})"
 
 
 def write_cost(study: Study, results: Path, document: Path) -> str:

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from trained_binarization.datasets import dali
 from trained_binarization.datasets.augment import normalise
-from trained_binarization.datasets.folder import MEAN, STD, read_folder
+from trained_binarization.datasets.folder import MEAN, STD, FolderImages, read_folder
 from trained_binarization.datasets.images import ResidentScored
 from trained_binarization.errors import UserError
 from trained_binarization.networks import build
@@ -43,7 +44,8 @@ def benchmark_imagenet(
     name, driver = describe(device)
     with TemporaryDirectory() as cache:
         changes = {"name": "imagenette", "root": str(root), "cache": cache, "workers": study.compute.threads}
-        loading = _loading(study, study.dataset.model_copy(update=changes), images, rounds, say)
+        changes["decoder"] = "pillow"
+        loading = _loading(study, study.dataset.model_copy(update=changes), images, rounds, device, say)
     return {
         "study": study.study,
         "device": name,
@@ -61,15 +63,23 @@ def benchmark_imagenet(
 
 
 def _loading(
-    study: Study, dataset: ImageFolder, images: int, rounds: int, say: Callable[[str], None]
+    study: Study, dataset: ImageFolder, images: int, rounds: int, device: torch.device, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Normalised float32 batches from files: ours, and torchvision's ImageFolder and transforms in a DataLoader."""
+    """Normalised float32 batches from files: ours, torchvision's ImageFolder and transforms in a DataLoader, and DALI.
+
+    The last only where it is installed, on the GPU if there is one; the others on the CPU.
+    """
     size, batch = max(dataset.image_size.values()), study.pretrain.batch_size
     data = read_folder(dataset, size)
     if not batch <= images <= len(data.train):
         raise UserError(f"--images: found {images}; allowed: {batch} (a batch) to {len(data.train)}")
-    ours = data.trained_on(dataset, torch.device("cpu"))
-    load = torch.compile(ours.load, dynamic=False) if study.compute.compile else ours.load  # as in a training's step
+
+    def batches_of(way: FolderImages, device: torch.device) -> Callable[[], Iterator[Any]]:
+        trained_on = way.trained_on(way.dataset, device)
+        # As in a training's step.
+        load = torch.compile(trained_on.load, dynamic=False) if study.compute.compile else trained_on.load
+        return lambda: (load(*one) for one in trained_on.batches(0, 0, batch, 0, slice(None)))
+
     transform = transforms.Compose(
         [
             transforms.RandomResizedCrop(size, (dataset.least_area, 1.0)),
@@ -82,18 +92,26 @@ def _loading(
     loader = DataLoader(folder, batch, shuffle=True, drop_last=True, num_workers=dataset.workers)
     ways: dict[str, Callable[[], Iterator[Any]]] = {
         "stock": lambda: iter(loader),
-        "ours": lambda: (load(*one) for one in ours.batches(0, 0, batch, 0, slice(None))),
+        "ours": batches_of(data, torch.device("cpu")),
     }
+    if dali.installed():
+        ways["dali"] = batches_of(replace(data, dataset=dataset.model_copy(update={"decoder": "dali"})), device)
     speeds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way, batches in ways.items():
             began = time.perf_counter()
             seen = sum(len(labels) for _, labels in islice(batches(), images // batch))
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             speed = seen / (time.perf_counter() - began)
             say(f"loading: round {number} of {rounds}, {way}: {speed:.0f} images/s")
             if number:  # the first one compiles
                 speeds[way].append(speed)
-    pairs = zip(speeds["ours"], speeds["stock"], strict=True)
+    ratios = {
+        way: spread([fast / slow for fast, slow in zip(of_way, speeds["stock"], strict=True)])
+        for way, of_way in speeds.items()
+        if way != "stock"
+    }
     return {
         "images": images,
         "rounds": rounds,
@@ -102,7 +120,7 @@ def _loading(
         "files": data.checksum,
         "bytes_an_image": sum(data.train.path(i).stat().st_size for i in range(len(data.train))) / len(data.train),
         "images_per_second": {way: spread(speed) for way, speed in speeds.items()},
-        "ratio": spread([fast / slow for fast, slow in pairs]),
+        "times_stock": ratios,
     }
 
 
