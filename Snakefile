@@ -1,5 +1,5 @@
 # The DAG, thin: what each stage reads, writes and is told. dvc.yaml says the same; what a stage does is in
-# src/trained_binarization, and a run whose record is complete and fresh returns at once, whoever made it.
+# src/trained_binarization, and a run that needs no training (records.py) returns at once, whoever made its record.
 # Outputs are update()d, never deleted beforehand. Weights are not declared: a fresh clone has none and needs none.
 import os
 import shutil
@@ -7,15 +7,7 @@ import sys
 from pathlib import Path
 
 from trained_binarization.errors import UserError
-from trained_binarization.records import (
-    METHOD_VERSION,
-    data_path,
-    lacks_weights,
-    read_data,
-    run_folder,
-    settings_of,
-    status,
-)
+from trained_binarization.records import METHOD_VERSION, data_path, needs_training, read_data, run_folder, settings_of
 from trained_binarization.study import FULL_PRECISION, METHOD, load_study
 
 # The study file. A Path, since Snakemake takes no notice when such a parameter changes: what a stage reads of it is
@@ -32,9 +24,9 @@ try:
     if data_path(Path("results"), STUDY).exists():
         checksum = read_data(Path("results"), STUDY).checksum
         for one in STUDY.runs():
-            state, _ = status(Path("results"), STUDY, one, checksum)
-            if state == "stale" or (state == "done" and lacks_weights(Path("results"), STUDY, one, checksum)):
-                os.utime(run_folder(Path("results"), STUDY, one) / "record.json", (1, 1))
+            record = run_folder(Path("results"), STUDY, one) / "record.json"
+            if record.exists() and needs_training(Path("results"), STUDY, one, checksum):
+                os.utime(record, (1, 1))
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -243,12 +243,21 @@ def record_of(results: Path, study: Study, run: Run) -> Record:
     return record
 
 
-def lacks_weights(results: Path, study: Study, run: Run, data_checksum: str) -> bool:
-    """Whether a run that is still to be trained starts from this one's weights, and they are not here (nor in git)."""
-    if (run_folder(results, study, run) / WEIGHTS).exists():
-        return False
+def needs_training(results: Path, study: Study, run: Run, data_checksum: str) -> str | None:
+    """Why the run has to be trained; None where its record is complete and fresh, and nobody lacks its weights.
+
+    Weights are not in git: a parent that is done, but whose weights are not here, is trained once more as long as one
+    of the study's runs is still to start from them.
+    """
+    state, record = status(results, study, run, data_checksum)
+    if state != "done" or record is None:
+        return f"its record is {state}"
     children = [one for one in study.runs() if study.parent(one) == run]
-    return any(status(results, study, child, data_checksum)[0] != "done" for child in children)
+    if all(status(results, study, child, data_checksum)[0] == "done" for child in children):
+        return None
+    weights = run_folder(results, study, run) / WEIGHTS
+    here = weights.exists() and sha256(weights) == record.weights_sha256
+    return None if here else "its record is complete, but runs to come start from its weights, which are not here"
 
 
 def finished(results: Path, study: Study, run: Run) -> Record | None:
@@ -257,12 +266,10 @@ def finished(results: Path, study: Study, run: Run) -> Record | None:
     A parent that was trained anew since, to other weights, is told: the record stands for what it names.
     """
     data_checksum = read_data(results, study).checksum
-    state, record = status(results, study, run, data_checksum)
-    if state != "done" or record is None:
+    if needs_training(results, study, run, data_checksum):
         return None
-    if lacks_weights(results, study, run, data_checksum):
-        print(f"{run}: its record is complete, but runs to come start from its weights, which are not here: once more")
-        return None
+    record = read_record(run_folder(results, study, run))
+    assert record is not None
     parent = study.parent(run)
     of_parent = read_record(run_folder(results, study, parent)) if parent else None
     if record.parent and of_parent and of_parent.weights_sha256 != record.parent.weights_sha256:

@@ -1,4 +1,4 @@
-"""Images by DALI, on the CPU: the crops of the other decoder, and its pixels to within rounding."""
+"""Images by DALI, on the CPU: the crops of the other decoder, and its pixels to within a few levels."""
 
 import io
 import time
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 def test_without_dali_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = read_folder(folder_dataset(write_folder(tmp_path / "images"), decoder="dali"), 32)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^dataset.decoder: found 'dali', [^\n]* pip install nvidia-dali-cuda120"):
+    with pytest.raises(UserError, match=r"^dataset.decoder: found 'dali', [^\n]* pip install nvidia-dali-cuda130"):
         data.trained_on(data.dataset, CPU)
 
 
@@ -53,7 +53,7 @@ def differences(root: Path, size: int, batch: int, **changes: Any) -> np.ndarray
 
 @installed
 @pytest.mark.parametrize("flip", [False, True])
-def test_the_pixels_are_pillows_to_within_rounding(flip: bool, root: Path) -> None:
+def test_the_pixels_are_pillows_to_within_two_levels(flip: bool, root: Path) -> None:
     found = differences(root, 32, 8, flip=flip)
     assert np.abs(found).max() <= 2
     assert abs(found.mean()) < 0.05
@@ -81,6 +81,7 @@ def test_the_pixels_follow_from_seed_and_epoch_alone(workers: int, root: Path) -
     expected = all_batches(images_of(root, decoder="dali"), 8, seed=3, epoch=5)
     images = images_of(root, decoder="dali", workers=workers)
     assert all(map(torch.equal, all_batches(images, 8, seed=3, epoch=5, first=4), expected[4:]))
+    assert all_batches(images, 8, first=9) == []
     halves = [images.batches(3, 5, 8, 0, slice(start, start + 4)) for start in (0, 4)]
     for (left, _), (right, _), whole in zip(*halves, expected, strict=True):
         assert torch.equal(torch.cat([left, right]), whole)
@@ -126,8 +127,8 @@ def test_a_training_goes_on_with_the_same_pixels(root: Path, tmp_path: Path) -> 
         prepare(study, tmp_path / folder)
     whole, _ = train_run(study, run, tmp_path / "whole")
     assert any(name.startswith("nvidia-dali") for name in whole.packages)
-    for _ in range(3):
+    for _ in range(10):  # nine batches an epoch; the tenth stop is before the epoch's evaluation, or in it
         with pytest.raises(Interrupted):
             train_run(study, run, tmp_path / "stopped", deadline=time.monotonic() - 1)
     stopped, _ = train_run(study, run, tmp_path / "stopped")
-    assert (stopped.interruptions, stopped.weights_sha256) == (3, whole.weights_sha256)
+    assert (stopped.interruptions, stopped.weights_sha256) == (10, whole.weights_sha256)

@@ -48,6 +48,7 @@ def test_the_pixels_follow_from_seed_and_epoch_alone(workers: int, root: Path) -
     data = read_folder(folder_dataset(root, workers=workers), 32)
     images = data.trained_on(data.dataset, CPU)
     assert all(map(torch.equal, all_batches(images, 8, seed=3, epoch=5, first=4), expected[4:]))
+    assert all_batches(images, 8, first=9) == []
     halves = [images.batches(3, 5, 8, 0, slice(start, start + 4)) for start in (0, 4)]
     for (left, _), (right, _), whole in zip(*halves, expected, strict=True):
         assert torch.equal(torch.cat([left, right]), whole)

@@ -74,6 +74,13 @@ def test_images_that_are_not_there_are_told(images: str, cifar10_root: Path, tmp
     assert f"--images: found {images}; allowed: 128 (a batch) to 50000" in outcome.err
 
 
+def test_a_distilled_study_is_told(tmp_path: Path) -> None:
+    write_params(tmp_path / "params.yaml", read_yaml(REPOSITORY / "studies" / "cifar10-plus.yaml"))
+    outcome = command("benchmark", "training", "--params", "params.yaml", folder=tmp_path)
+    assert outcome.status == 2
+    assert "finetune.distillation: found one; allowed: null, to be measured" in outcome.err
+
+
 def test_another_data_set_is_told(tmp_path: Path) -> None:
     write_params(tmp_path / "params.yaml", read_yaml(REPOSITORY / "studies" / "quick.yaml"))
     outcome = command("benchmark", "training", "--params", "params.yaml", folder=tmp_path)

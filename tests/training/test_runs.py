@@ -212,9 +212,13 @@ def test_a_parent_without_weights_is_trained_once_more_for_a_child_to_come(
     shutil.rmtree(folder_of(small, CHILD))
     record, trained = train(small, PARENT)
     assert trained
-    assert f"{PARENT}: its record is complete, but runs to come start from its weights" in capsys.readouterr().out
+    assert (
+        f"{PARENT}: trained once more, since its record is complete, but runs to come start" in capsys.readouterr().out
+    )
     assert record.weights_sha256 == before["weights_sha256"] == sha256(folder_of(small) / WEIGHTS)  # on this machine
     assert not train(small, PARENT)[1]
+    (folder_of(small) / WEIGHTS).write_bytes(b"of another machine")
+    assert train(small, PARENT)[1]
     assert train(small, CHILD)[1]
     (folder_of(small) / WEIGHTS).unlink()
     assert not train(small, PARENT)[1]  # nobody needs them now
@@ -228,7 +232,7 @@ DISTILLED: Settings = {
 
 
 def test_a_distilled_child_learns_from_its_parent_and_goes_on_after_a_stop(small: Path) -> None:
-    """(`merged` would keep from_scratch, which has no parent.)"""
+    # `merged` would keep from_scratch, which has no parent.
     study = Study.model_validate(small_settings() | DISTILLED | {"finetune": small_settings(**DISTILLED)["finetune"]})
     plain, parent = record_of(small, CHILD), record_of(small)
     record, trained = train_run(study, CHILD, small / "results")

@@ -1,7 +1,8 @@
 """Training images decoded, cropped and scaled by NVIDIA DALI: on a GPU by its JPEG decoder, else on the CPU.
 
-Files are read, compared with their SHA-256 and given their random choices as by the other decoder, Pillow; the pixels
-are its own to within rounding (tests/datasets/test_dali.py). DALI is not part of the lock: see docs/imagenet.md.
+Files are read, compared with their SHA-256 and given their random choices as by the other decoder, Pillow. On a CPU the
+pixels are Pillow's to within a few levels of 255 (tests/datasets/test_dali.py). DALI is not part of the lock: see
+docs/imagenet.md.
 """
 
 import importlib.util
@@ -13,13 +14,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from trained_binarization.datasets.batches import RandomCrop, loaded, seeded
 from trained_binarization.datasets.index import Index
 from trained_binarization.errors import UserError
 
 
-class _Encoded(torch.utils.data.Dataset[Any]):
+class _Encoded(Dataset[Any]):
     """Batches as files: all their bytes; of each its length, its crop's start and end (row, column), flip and label."""
 
     def __init__(self, index: Index, crop: RandomCrop) -> None:
@@ -58,7 +60,7 @@ def check_installed() -> None:
     if not installed():
         raise UserError(
             "dataset.decoder: found 'dali', which is not installed; allowed: 'pillow', or dali after "
-            "pip install nvidia-dali-cuda120 (or -cuda130, as PyTorch's CUDA is)"
+            "pip install nvidia-dali-cuda130 (or -cuda120, as PyTorch's CUDA is)"
         )
 
 
@@ -66,6 +68,8 @@ def decoded(
     index: Index, crop: RandomCrop, batches: Sequence[np.ndarray], workers: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of uint8 (B, S, S, 3) and labels (B,) on the device, of as many images each."""
+    if not batches:  # an epoch that was stopped before its evaluation
+        return
     from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
 

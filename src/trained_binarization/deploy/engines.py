@@ -30,7 +30,7 @@ WARM_UP, TIMED, LEAST = 0.1, 0.4, 3
 def serve(
     pipe: Connection, engine: str, path: Path, make: Callable[[], Any] | None, folder: Path, threads: int
 ) -> None:
-    """One engine in a process of its own: its logits first, then seconds of as many calls as it is asked for."""
+    """One engine in a process of its own: its logits first, then, for each batch it is asked for, a turn's seconds."""
     if engine == NO_AMX:
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"
     with np.load(folder / "images.npz") as images:

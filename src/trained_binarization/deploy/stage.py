@@ -64,7 +64,7 @@ def deploy(study: Study, network: str, results: Path, *, again: bool = False) ->
     """Export the method's first seed, prove it equal, and write deploy.json and card.md; a line on what came of it.
 
     A model that is there, whole, and of the run's record is left alone. Where none can be made here (no openvino, no
-    weights, a width it cannot compute), the reason is written instead. UserError where the proof fails: then nothing
+    weights), the reason is written instead. UserError where the proof fails: then nothing
     that was there is changed.
     """
     run = study.find(network, METHOD, study.seeds.finetune[0])

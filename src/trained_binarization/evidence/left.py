@@ -6,7 +6,7 @@ from statistics import median
 from trained_binarization.evidence.frames import done_records
 from trained_binarization.evidence.tables import DASH, Cell, Table, number
 from trained_binarization.records import Record
-from trained_binarization.study import FULL_PRECISION, METHOD, Finetuning, Study
+from trained_binarization.study import FULL_PRECISION, METHOD, Finetuning, Study, Training
 
 FORWARD = 1 / 3
 """A forward pass's share of a training step: backward computes two products for each of forward's (our reckoning)."""
@@ -32,9 +32,6 @@ def left_to_run(studies: list[Study], results: Path) -> Table | None:
                     continue
                 training = study.training(missing[0])
                 pace, device = _pace(study, network, kind, records)
-                if pace and isinstance(training, Finetuning) and training.distillation:
-                    parents, _ = _pace(study, network, FULL_PRECISION, records)
-                    pace = pace + FORWARD * parents if parents else None
                 minutes = pace and pace * training.epochs * len(missing) / 60
                 rows.append(
                     {
@@ -71,18 +68,31 @@ def _kind(variant: str) -> str:
 def _pace(
     study: Study, network: str, kind: str, records: list[tuple[Study, Record]]
 ) -> tuple[float | None, str | None]:
-    """(seconds an epoch, the device) of such a training by the records; ablations go at the method's pace."""
+    """(seconds an epoch, the device) of such a training by the records; ablations go at the method's pace.
+
+    A distilled training that no record tells is a plain one's and a forward pass.
+    """
     variant = FULL_PRECISION if kind == FULL_PRECISION else METHOD
-    batch_size = (study.pretrain if kind == FULL_PRECISION else study.finetune).batch_size
+    training = study.pretrain if kind == FULL_PRECISION else study.finetune
     alike = [
         record
         for other, record in records
         if (record.network, record.variant) == (network, variant)
         and other.dataset.name == study.dataset.name
         and record.settings["architecture"] == study.architecture[network].model_dump()  # type: ignore[index]
-        and record.settings["training"]["batch_size"] == batch_size
+        and record.settings["training"]["batch_size"] == training.batch_size
+        and ("distillation" in record.settings["training"]) == _distilled(training)
     ]
     devices = {record.device for record in alike}
-    if len(devices) != 1:  # none, or several that go at different paces
-        return None, None
-    return median(record.wall_seconds / record.epochs for record in alike), devices.pop()
+    if len(devices) == 1:  # several would go at different paces
+        return median(record.wall_seconds / record.epochs for record in alike), devices.pop()
+    if not alike and _distilled(training):
+        plain = study.model_copy(update={"finetune": study.finetune.model_copy(update={"distillation": None})})
+        (pace, device), (of_teacher, of) = (_pace(plain, network, one, records) for one in (kind, FULL_PRECISION))
+        if pace and of_teacher and device == of:
+            return pace + FORWARD * of_teacher, device
+    return None, None
+
+
+def _distilled(training: Training) -> bool:
+    return isinstance(training, Finetuning) and training.distillation is not None

@@ -35,6 +35,7 @@ def benchmark_training(study: Study, images: int, rounds: int, say: Callable[[st
     """
     if not isinstance(study.dataset, SmallImages) or study.dataset.name != "cifar10":
         raise UserError(f"study {study.study}: dataset.name: found '{study.dataset.name}'; allowed: 'cifar10'")
+    refuse_distillation(study)
     of_now = provenance()  # of the code that is loaded, not of what lies there at the end
     device = set_up(study.compute)
     data = open_dataset(study.dataset, study.networks[0])
@@ -62,6 +63,12 @@ def benchmark_training(study: Study, images: int, rounds: int, say: Callable[[st
         ],
         **of_now,
     }
+
+
+def refuse_distillation(study: Study) -> None:
+    """UserError where the binary network learns from a parent: a benchmark has none."""
+    if study.finetune.distillation:
+        raise UserError(f"study {study.study}: finetune.distillation: found one; allowed: null, to be measured")
 
 
 def _measure(

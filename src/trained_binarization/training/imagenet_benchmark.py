@@ -23,7 +23,7 @@ from trained_binarization.networks import build
 from trained_binarization.networks.summary import layer_costs
 from trained_binarization.records import provenance
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, Study
-from trained_binarization.training.benchmark import spread
+from trained_binarization.training.benchmark import refuse_distillation, spread
 from trained_binarization.training.device import describe, set_up
 from trained_binarization.training.graph import EAGER_CALLS
 from trained_binarization.training.loop import Trainer
@@ -39,6 +39,7 @@ def benchmark_imagenet(
     """Measure loading from `root` (any folder of images) and training on images in memory, at the study's sizes."""
     if not isinstance(study.dataset, ImageFolder):
         raise UserError(f"study {study.study}: dataset.name: found '{study.dataset.name}'; allowed: 'imagenet'")
+    refuse_distillation(study)
     of_now = provenance()
     device = set_up(study.compute)
     name, driver = describe(device)

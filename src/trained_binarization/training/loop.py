@@ -178,7 +178,7 @@ class Trainer:
         world: World = ALONE,
         teacher: nn.Module | None = None,
     ) -> None:
-        """`teacher`: whose predictions are distilled, in evaluation; none where the training asks for none."""
+        """`teacher`: whose predictions are distilled, in evaluation; None where the training asks for none."""
         self.world, self.teacher = world, teacher
         self.network, self.training, self.compute, self.seed = network, training, compute, seed
         self.images, self.scored, self.progress = images, scored, progress

@@ -22,6 +22,7 @@ from trained_binarization.records import (
     Record,
     fingerprint,
     finished,
+    needs_training,
     provenance,
     read_data,
     run_folder,
@@ -79,7 +80,7 @@ def train_run(
     deadline: float | None = None,
     world: World = ALONE,
 ) -> tuple[Record, bool]:
-    """(the run's record, whether it was trained now). A run whose record is complete and fresh returns at once.
+    """(the run's record, whether it was trained now). A run that does not need it (records.py) returns at once.
 
     Several processes read one file system; the first decides and writes. Raises Interrupted, with everything saved, at
     a signal or at `deadline` (on time.monotonic()'s clock).
@@ -87,6 +88,9 @@ def train_run(
     record: Record | None = world.from_first(None if again or world.rank else finished(results, study, run))
     if record:
         return record, False
+    if not again and not world.rank and (run_folder(results, study, run) / "record.json").exists():
+        why = needs_training(results, study, run, read_data(results, study).checksum)
+        print(f"{run}: trained once more, since {why}", flush=True)
     job = _Job(study, run, results, world)
     job.resume()
     requests = StopRequests(deadline)
