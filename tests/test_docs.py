@@ -10,12 +10,13 @@ import pytest
 from trained_binarization.binarization.layers import BinaryConv2d, scaling_penalty
 from trained_binarization.evidence.frames import history_frame
 from trained_binarization.evidence.verdicts import read_verdicts
-from trained_binarization.study import load_study
+from trained_binarization.study import SmallImages, load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 REPRODUCTION = ROOT / "docs" / "reproduction.md"
 SEARCH = ROOT / "results" / "recipe-search.csv"
 OF_IMAGENETTE = ROOT / "results" / "recipe-search-imagenette.csv"
+OF_PLUS = ROOT / "results" / "recipe-search-plus.csv"
 
 
 def between(path: Path, marker: str) -> str:
@@ -29,7 +30,9 @@ def markdown_table(rows: list[dict[str, str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-@pytest.mark.parametrize(("marker", "path"), [("search", SEARCH), ("search-imagenette", OF_IMAGENETTE)])
+@pytest.mark.parametrize(
+    ("marker", "path"), [("search", SEARCH), ("search-imagenette", OF_IMAGENETTE), ("search-plus", OF_PLUS)]
+)
 def test_the_recipe_search_in_the_prose_is_the_recorded_one(marker: str, path: Path) -> None:
     with path.open(encoding="utf-8", newline="") as file:
         assert between(REPRODUCTION, marker) == markdown_table(list(csv.DictReader(file)))
@@ -53,6 +56,29 @@ def test_the_studies_take_what_the_search_found() -> None:
     )
     assert full.finetune.learning_rate == best.loc[(2, 1.0, "finetune"), "learning_rate"]
     assert full.finetune.label_smoothing == best.loc[(2, 1.0, "finetune"), "label_smoothing"]
+
+
+def test_cifar10_plus_takes_what_its_search_found() -> None:
+    prose = REPRODUCTION.read_text(encoding="utf-8")
+    assert "gained 1.1 to 1.4 points with every seed, with cutout and without" in prose
+    search = pd.read_csv(OF_PLUS).fillna({"cutout": 0, "share": 0})
+    binary = search[search.stage == "finetune"].set_index(["cutout", "share", "seed"])
+    accuracy, loss = binary.validation_accuracy.unstack("share"), binary.validation_loss.unstack("share")
+    gains = (accuracy[0.9] - accuracy[0.0]).round(1)
+    assert len(gains) == 4
+    assert (gains.min(), gains.max()) == (1.1, 1.4)
+    plain = accuracy[0.0]
+    assert abs(plain[8].mean() - plain[0].mean()) < plain[8].max() - plain[8].min()
+    assert (loss[0.0][8] < loss[0.0][0]).all()
+    study = load_study(ROOT / "studies/cifar10-plus.yaml")
+    base = load_study(ROOT / "studies/cifar10.yaml")
+    assert study.finetune.distillation is not None
+    assert (study.finetune.distillation.share, study.finetune.distillation.temperature) == (0.9, 4.0)
+    assert isinstance(study.dataset, SmallImages)
+    assert study.dataset.cutout == 8
+    assert (study.pretrain.epochs, study.finetune.epochs) == (3 * base.pretrain.epochs, 3 * base.finetune.epochs)
+    assert study.pretrain.model_copy(update={"epochs": 40, "evaluate_every": 5}) == base.pretrain
+    assert "ends above 99 % training accuracy" in prose.replace("\n", " ")
 
 
 def test_scaling_factors_matter_where_no_batchnorm_follows() -> None:
@@ -99,6 +125,11 @@ def test_the_share_of_frozen_latent_weights(method_histories: pd.DataFrame) -> N
     shares = 100 * last.filter(like="latent_beyond_1.").to_numpy()
     assert round(shares.min()) == 16
     assert round(shares.max()) == 19
+
+
+def test_the_full_width_learns_its_training_set(method_histories: pd.DataFrame) -> None:
+    last = method_histories[method_histories.epoch == method_histories.epoch.max()]
+    assert last.train_accuracy.min() > 99
 
 
 def test_the_readmes_example_runs() -> None:

@@ -52,11 +52,11 @@ def cost(study: Study, results: Path) -> str:
     loading, workers = (of_gpu or result)["loading"], study.dataset.workers
     speeds, ratios = loading["images_per_second"], loading["times_stock"]
     stock, ours = speeds["stock"], speeds["ours"]
-    by_dali = (
-        f"NVIDIA DALI (`dataset.decoder: dali`), in the same run: {_span(speeds['dali'])}, {_times(ratios['dali'])}."
-        if "dali" in speeds
-        else "NVIDIA DALI: not installed there."
-    )
+    by_dali = "NVIDIA DALI: not run, not installed there."
+    if "dali" in speeds:
+        where = "on that GPU" if of_gpu else "on the same cores"
+        by_dali = f"NVIDIA DALI {where} (`dataset.decoder: dali`): {_span(speeds['dali'])},"
+        by_dali += f"\n{_times(ratios['dali'])} as many as torchvision's."
     loader = ours["median"] / loading["workers"] * workers
     gpu_speeds, how = _gpu_speed(result, of_gpu, results)
     rows, total = [], [0.0, 0.0, 0.0]
@@ -75,13 +75,14 @@ def cost(study: Study, results: Path) -> str:
     rows.append([Cell(cell) for cell in last])
     headings = ["network", "training", "epochs", "seeds", "images/s here", "hours", "images/s, one GPU", "hours"]
     table = Table("cost", "", [*headings, "hours, eight GPUs"], rows=[], cells=rows)
-    where = f"{result['device']}, {result['threads']} threads, commit {result['commit'][:7]}"
+    machine = f"{result['device']}, {result['threads']} threads, commit {result['commit'][:7]}"
     size_of_files = f"{loading['bytes_an_image'] / 1e3:.0f} kB"
-    return f"""Measured on {where}: medians (least to most).
+    return f"""Measured on {machine}: medians (least to most).
 
 Loading with {loading["workers"]} processes, to {loading["size"]} pixels a side, from files of {size_of_files}
 on the mean: {_span(ours)} images/s. torchvision's ImageFolder and transforms in a DataLoader, in the same run, in turn:
-{_span(stock)}. That is {_times(ratios["ours"])} as many. {by_dali}
+{_span(stock)}. That is {_times(ratios["ours"])} as many.
+{by_dali}
 
 Hours of one seed, and of all:
 
