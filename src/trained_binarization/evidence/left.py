@@ -12,9 +12,10 @@ FORWARD = 1 / 3
 """A forward pass's share of a training step: backward computes two products for each of forward's (our reckoning)."""
 
 CAPTION = (
-    "Seconds an epoch: median of the records of the same network, width and data, evaluation counted in, on the device "
-    "that they name; distillation adds a forward pass of the full-precision network, a third of its training. Parents "
-    "whose weights are not at hand are trained once more; that is not counted."
+    "Seconds (s) an epoch: median of the records of the same network, width and data, evaluation counted in, on the "
+    "device that they name; distillation adds a forward pass of the full-precision network, a third of its training. "
+    "Parents whose weights are not at hand are trained once more; that is not counted. ImageNet's time is estimated in "
+    "docs/imagenet.md."
 )
 
 
@@ -57,7 +58,7 @@ def left_to_run(studies: list[Study], results: Path) -> Table | None:
                         Cell(device or DASH),
                     ]
                 )
-    headings = ["Study", "Network", "Training", "Runs left", "Epochs", "Seconds an epoch", "Minutes in all", "On"]
+    headings = ["Study", "Network", "Training", "Runs left", "Epochs", "s an epoch", "Minutes", "On"]
     return Table("left", CAPTION, headings, rows, cells) if rows else None
 
 
