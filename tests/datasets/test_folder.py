@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from torchvision import transforms
 
 from folders import all_batches, folder_dataset, folder_settings, write_folder
 from helpers import command, started, write_params
+from trained_binarization.datasets import dali
 from trained_binarization.datasets.batches import RandomCrop
 from trained_binarization.datasets.folder import read_folder
 from trained_binarization.errors import UserError
@@ -21,6 +24,7 @@ from trained_binarization.records import fingerprint
 from trained_binarization.study import Run, Study
 
 CPU = torch.device("cpu")
+needs_dali = pytest.mark.skipif(not dali.installed(), reason="nvidia-dali is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +140,29 @@ def test_what_is_read_stands_in_the_fingerprint_but_not_where_it_lies_or_how_it_
     both |= {"networks": ["resnet18", "alexnet"]}
     both["architecture"]["alexnet"] = {"width": 0.1}
     assert fingerprint(Study.model_validate(both), run, "checksum") == of()
+
+
+OPEN = """
+import sys, torch
+from folders import folder_dataset
+from pathlib import Path
+from trained_binarization.datasets import batches
+from trained_binarization.datasets.folder import read_folder
+batches.GRACE = 1
+data = read_folder(folder_dataset(Path(sys.argv[1]), workers=2, decoder=sys.argv[2]), 32)
+left_open = data.trained_on(data.dataset, torch.device("cpu")).batches(0, 0, 8, 0, slice(None))
+next(left_open)
+print("ends")
+"""
+
+
+@pytest.mark.parametrize("decoder", ["pillow", pytest.param("dali", marks=needs_dali)])
+def test_a_python_that_exits_with_its_loader_open_ends(decoder: str, root: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN, str(root), decoder], timeout=60, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Batches of image files, made by a loader's processes, and the random choices of each image in them."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,15 +43,20 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+GRACE = 20
+"""Seconds that a process goes on after SIGTERM: the training, which ends within 10, may still wait for its batch."""
+
+
 def _leave_signals_to_the_training(_: int) -> None:
-    # It saves, and ends its workers; they would die first where a cluster signals every process of a job.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    # It saves, and ends its workers; they would die first where a cluster signals every process of a job. But not for
+    # ever: a Python that exits with a loader still open sends them SIGTERM, too, and waits.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 
 def loaded(
     images: Dataset[Any], batches: Sequence[np.ndarray], workers: int, device: torch.device
-) -> Iterator[tuple[Any, ...]]:
+) -> Generator[tuple[Any, ...]]:
     """The tensors of each batch, on the device; `images` makes them of a batch's choices, int64 (2, B).
 
     Raises the UserError that it gives in their place: a process's exceptions would become text.

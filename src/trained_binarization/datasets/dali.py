@@ -5,9 +5,10 @@ pixels are Pillow's to within a few levels of 255 (tests/datasets/test_dali.py).
 docs/imagenet.md.
 """
 
+import gc
 import importlib.util
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def decoded(
     from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
 
-    encoded = loaded(_Encoded(index, crop), batches, workers, torch.device("cpu"))
+    encoded: Generator[tuple[Any, ...]] = loaded(_Encoded(index, crop), batches, workers, torch.device("cpu"))
 
     def source() -> Iterator[tuple[Any, ...]]:
         for whole, lengths, *rest in encoded:
@@ -110,6 +111,11 @@ def decoded(
 
     built = pipeline()
     built.build()
-    names = ["images", "labels"]
-    for (batch,) in DALIGenericIterator([built], names, last_batch_policy=LastBatchPolicy.PARTIAL):
-        yield batch["images"], batch["labels"].flatten()
+    running = DALIGenericIterator([built], ["images", "labels"], last_batch_policy=LastBatchPolicy.PARTIAL)
+    try:
+        for (batch,) in running:
+            yield batch["images"], batch["labels"].flatten()
+    finally:
+        encoded.close()  # ends its processes
+        del built, running
+        gc.collect()  # the pipeline is part of a cycle, and may hold a GPU's memory
