@@ -35,6 +35,7 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
+MinJobAge=3600
 GresTypes=gpu
 NodeName=localhost CPUs=64 RealMemory=1000000 Gres=gpu:2
 PartitionName=test Nodes=ALL Default=YES
