@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import multiprocessing
-from trained import CHILD, PARENT, folder_of, record_of, trainer
+from trained import CHILD, PARENT, distilled, folder_of, record_of, trainer
 
 from folders import folder_settings, write_folder
 from helpers import command, small_settings, small_study, write_params
@@ -47,23 +47,33 @@ def as_one_of_two(rank: int, port: int) -> None:
     torch.set_num_threads(1)
 
 
-def one_of_two(rank: int, port: int, method: Method | None, steps: int, folder: Path) -> None:
+def of_share(method: Method | None, share: float | None, **how: Any) -> Trainer:
+    """A trainer in float64, distilled where there is a share."""
+    one = trainer(method, 12 * 32, double=True, **how)
+    return distilled(one, share, 3.0) if share else one
+
+
+def one_of_two(rank: int, port: int, method: Method | None, share: float | None, steps: int, folder: Path) -> None:
     """One of two processes: leaves its losses and its network."""
     as_one_of_two(rank, port)
     with join(small_study()) as world:
-        one = trainer(method, 12 * 32, double=True, world=world)
+        one = of_share(method, share, world=world)
         found = losses(one, steps)
         torch.save((found, one.network.state_dict()), folder / f"{rank}.pt")
 
 
 @pytest.mark.parametrize(
-    ("method", "steps"), [(None, 12), (UNSCALED, 3), (Method(), 2)], ids=["full precision", "no scaling", "method"]
+    ("method", "share", "steps"),
+    [(None, None, 12), (UNSCALED, None, 3), (Method(), None, 2), (UNSCALED, 0.7, 2)],
+    ids=["full precision", "no scaling", "method", "distilled"],
 )
-def test_two_processes_take_the_steps_of_one(method: Method | None, steps: int, tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_of_one(
+    method: Method | None, share: float | None, steps: int, tmp_path: Path
+) -> None:
     # In float64 but for the loss itself. A binary network's steps part early: what is rounded otherwise moves a tie to
     # the other side (test_loop.py, above PINNED), and Adam makes a whole step of a gradient that is rounding alone.
-    multiprocessing.spawn(one_of_two, (free_port(), method, steps, tmp_path), nprocs=2)
-    alone = trainer(method, 12 * 32, double=True)
+    multiprocessing.spawn(one_of_two, (free_port(), method, share, steps, tmp_path), nprocs=2)
+    alone = of_share(method, share)
     expected = losses(alone, steps)
     (first, network), (second, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first == second == pytest.approx(expected, rel=1e-6)

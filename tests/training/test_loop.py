@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from trained import trainer
+from trained import distilled, trainer
 
 from trained_binarization.binarization.layers import alphas, binary_layers, scaling_penalty
 from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
 from trained_binarization.datasets.images import ResidentScored
 from trained_binarization.networks.vgg_small import VGGSmall
-from trained_binarization.study import Finetuning, Method
+from trained_binarization.study import Method
 from trained_binarization.training.loop import Trainer, distillation_loss, evaluate, layer_statistics
 
 # What steps of two epochs of twelve give, in float64: float32's sums differ from one processor to the next. If these
@@ -75,14 +75,10 @@ def test_pinned_factors_after_two_steps() -> None:
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_distillation_is_the_labels_loss_and_the_teachers_weighed(share: float) -> None:
-    torch.manual_seed(5)
-    teacher = VGGSmall(None, width=0.125, image_size=16).eval()
+    one = distilled(trainer(Method(), 4 * 32), share, 3.0)
+    teacher = one.teacher
+    assert teacher is not None
     state = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    one = trainer(Method(), 4 * 32)
-    one.teacher = teacher
-    one.training = Finetuning.model_validate(
-        one.training.model_dump() | {"distillation": {"share": share, "temperature": 3.0}}
-    )
     (batch,) = next(one.epoch())
     images, labels = one.images.load(batch)
     logits, taught = one.network.train()(images), teacher(images)

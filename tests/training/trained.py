@@ -37,6 +37,16 @@ def train(root: Path, run: Run = PARENT, **changes: Any) -> Any:
     return train_run(small_study(**changes), run, root / "results")
 
 
+def distilled(one: Trainer, share: float, temperature: float) -> Trainer:
+    """The trainer, learning from a full-precision network of random weights."""
+    torch.manual_seed(5)
+    dtype = next(one.network.parameters()).dtype
+    one.teacher = VGGSmall(None, width=0.125, image_size=16).eval().to(dtype)
+    changes = {"distillation": {"share": share, "temperature": temperature}}
+    one.training = Finetuning.model_validate(one.training.model_dump() | changes)
+    return one
+
+
 class InDouble(Augmentation):
     """Batches in float64."""
 
