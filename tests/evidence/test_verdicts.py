@@ -56,6 +56,17 @@ def test_stand_ins_never_fill_a_cell(quick: Study, tmp_path: Path) -> None:
     assert outcomes(found)["tight_derivative_helps"] == "helps"
 
 
+def test_a_distilled_network_never_stands_for_the_papers(cifar10: Study, tmp_path: Path) -> None:
+    """Not even where the study says that it stands in with nothing; and its accuracy is no verdict on the claim."""
+    content = cifar10.model_dump() | {"ablations": [], "variants": {}}
+    content["finetune"] = content["finetune"] | {"distillation": {"share": 0.9, "temperature": 4.0}}
+    study = Study.model_validate(content)
+    write_results(study, tmp_path)
+    found = judged(study, tmp_path)
+    assert all(verdict.stand_in and "distilled" in verdict.stand_in for verdict in found.verdicts)
+    assert outcomes(found) == {"vgg_small_accuracy": "not comparable", "vgg_small_surpasses": "not comparable"}
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -27,6 +27,8 @@ from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study, load_
 
 AnyClaim = AccuracyClaim | HelpsClaim | SurpassesClaim
 
+DISTILLED = "distilled from the full-precision network, which is not the paper's method"
+
 
 class _Content(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -134,6 +136,8 @@ def stands_in(study: Study, claim: AnyClaim) -> str | None:
         return study.stand_in
     if study.study != claim.study:
         return f"the claim is for study {claim.study}"
+    if study.finetune.distillation:
+        return DISTILLED
     if study.dataset.name != claim.dataset:
         return f"data set {study.dataset.name} instead of {claim.dataset}"
     width = study.architecture[claim.network].width  # type: ignore[index]  # the study trains this network
@@ -220,6 +224,8 @@ def _verdict(
             reason, command = sample.too_few(claim.network, [METHOD], len(values), claims.rules.seeds)
         elif study.dataset.name != claim.dataset:
             outcome, reason = "not comparable", f"accuracy on {study.dataset.name}, not on {claim.dataset}"
+        elif study.finetune.distillation:
+            outcome, reason = "not comparable", DISTILLED
         elif isinstance(claim, AccuracyClaim):
             outcome = statistics.judge_accuracy(interval, claim.value, claim.delta)
         else:
