@@ -12,18 +12,9 @@ import pytest
 
 from helpers import small_settings, small_study, tree
 from trained_binarization.errors import UserError
-from trained_binarization.records import (
-    canonical,
-    fingerprint,
-    provenance,
-    read_record,
-    run_folder,
-    settings_of,
-    status,
-    write_json,
-    write_text,
-    written_whole,
-)
+from trained_binarization.files import write_json, write_text, written_whole
+from trained_binarization.provenance import provenance
+from trained_binarization.records import canonical, fingerprint, read_record, run_folder, settings_of, status
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study
 
 DATA = "0" * 64
@@ -218,7 +209,7 @@ def test_killed_while_writing_the_old_file_stays(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from trained_binarization.records import written_whole\n"
+        "from trained_binarization.files import written_whole\n"
         "with written_whole(Path(sys.argv[1])) as partial:\n"
         "    partial.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -10,7 +10,8 @@ import typer
 from pydantic import ValidationError
 
 from trained_binarization.errors import UserError, require
-from trained_binarization.records import finished, write_json, write_text
+from trained_binarization.files import write_json, write_text
+from trained_binarization.records import finished
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, load_study
 
 # Stages import what they need when they are called: `verify` and `report` need no torch, training no plotting.

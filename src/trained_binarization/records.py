@@ -1,4 +1,4 @@
-"""Records: what was trained, on what, by which code, with which result. Fingerprints, provenance, reading, writing.
+"""Records: what was trained, on what, by which code, with which result. Fingerprints, reading, status.
 
 The files of a run lie in results/<study>/runs/<network>/<variant>/seed<k>/:
 record.json and history.csv (in git), weights.safetensors (not in git; its SHA-256 stands in the record).
@@ -8,28 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trained_binarization.errors import UserError
+from trained_binarization.files import sha256
 from trained_binarization.study import ImageFolder, Run, Study
 
 Model = TypeVar("Model", bound=BaseModel)
 
 METHOD_VERSION = 1
 """Rises when training changes its meaning; a faster way to the same numbers leaves it."""
-
-PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "safetensors", "pydantic", "trained-binarization")
-DALI = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")
-LOCK = "requirements.lock"
 
 WEIGHTS = "weights.safetensors"
 """A run's weights as trained, latent ones included; not in git."""
@@ -140,50 +131,6 @@ def fingerprint(study: Study, run: Run, data_checksum: str) -> str:
     return hashlib.sha256(canonical(what).encode()).hexdigest()
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it becomes `path`, whole and on the disk, or does not appear at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}; nothing there was changed") from None
-    finally:
-        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that we wrote; UserError where it is damaged."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: found damaged content ({error}); allowed: a whole file; delete it") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: found {type(value).__name__}; allowed: an object; delete the file")
-    return value
-
-
 def _read(path: Path, model: type[Model], remedy: str) -> Model:
     try:
         return model.model_validate_json(path.read_text(encoding="utf-8"))
@@ -280,34 +227,3 @@ def finished(results: Path, study: Study, run: Run) -> Record | None:
     for name in ("record.json", "history.csv"):
         (run_folder(results, study, run) / name).touch()  # for engines that go by time; the content is left alone
     return record
-
-
-def _git(*arguments: str) -> str | None:
-    here = Path(__file__).resolve().parents[2]
-    try:
-        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
-
-
-def provenance() -> dict[str, Any]:
-    """Commit and cleanness of src/ and the lock, package versions, Python.
-
-    Where no .git travels along, the environment hands the first two in: SOURCE_COMMIT, SOURCE_CLEAN (1 or 0).
-    """
-    commit = _git("rev-parse", "HEAD")
-    clean: bool | None
-    if commit:
-        clean = _git("status", "--porcelain", "--", "src", LOCK) == ""
-    else:
-        commit = os.environ.get("SOURCE_COMMIT", "unknown")
-        clean = {"1": True, "0": False}.get(os.environ.get("SOURCE_CLEAN", ""))
-    packages = {}
-    for name in (*PACKAGES, *DALI):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            if name in PACKAGES:
-                packages[name] = "not installed"
-    return {"commit": commit, "clean": clean, "packages": packages, "python": platform.python_version()}

@@ -17,10 +17,11 @@ from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
 from trained_binarization.deploy.fold import Threshold, batch_norm, behind, of_sums, positive
 from trained_binarization.deploy.stage import deploy, export
+from trained_binarization.files import sha256
 from trained_binarization.networks import build
 from trained_binarization.networks.alexnet import AlexNet
 from trained_binarization.networks.resnet18 import ResNet18
-from trained_binarization.records import run_folder, sha256
+from trained_binarization.records import run_folder
 from trained_binarization.study import Architecture, Method, ResNetArchitecture, Study, load_study
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")

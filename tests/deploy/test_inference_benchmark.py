@@ -9,7 +9,7 @@ import pytest
 
 from helpers import REPOSITORY, command
 from trained_binarization.evidence.tables import inference_table
-from trained_binarization.records import sha256
+from trained_binarization.files import sha256
 
 COMMITTED = REPOSITORY / "results" / "benchmarks" / "inference.json"
 OURS = "OpenVINO, 1 bit (ours)"

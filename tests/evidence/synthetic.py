@@ -5,7 +5,7 @@ import math
 import random
 from pathlib import Path
 
-from trained_binarization import records
+from trained_binarization import files, records
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study, load_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def write_run(study: Study, run: Run, results: Path, accuracy: float | None = No
             values.append(f"{start * math.exp(-0.1 * depth * t) + 0.004 * noise.random():.6g}")
         lines.append(",".join(values))
     folder = records.run_folder(results, study, run)
-    records.write_text(folder / "history.csv", "\n".join(lines) + "\n")
+    files.write_text(folder / "history.csv", "\n".join(lines) + "\n")
     best = max(seen, key=lambda one: one[1])
     parent = study.parent(run)
     width = study.architecture[run.network].width
@@ -126,7 +126,7 @@ def write_run(study: Study, run: Run, results: Path, accuracy: float | None = No
         driver=None,
         threads=1,
     )
-    records.write_json(folder / "record.json", record.model_dump())
+    files.write_json(folder / "record.json", record.model_dump())
 
 
 def write_data(study: Study, results: Path) -> None:
@@ -138,7 +138,7 @@ def write_data(study: Study, results: Path) -> None:
         test_images=10000,
         files={"made.up": "0" * 32},
     )
-    records.write_json(records.data_path(results, study), data.model_dump())
+    files.write_json(records.data_path(results, study), data.model_dump())
 
 
 def write_results(study: Study, results: Path) -> None:

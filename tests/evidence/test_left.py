@@ -8,7 +8,8 @@ import pytest
 
 from helpers import REPOSITORY
 from trained_binarization.evidence.left import left_to_run
-from trained_binarization.records import fingerprint, read_data, read_record, settings_of, write_json
+from trained_binarization.files import write_json
+from trained_binarization.records import fingerprint, read_data, read_record, settings_of
 from trained_binarization.study import Study, load_study, read_yaml
 
 RESULTS = REPOSITORY / "results"

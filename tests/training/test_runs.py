@@ -16,8 +16,9 @@ from trained_binarization.datasets.digits import read_digits
 from trained_binarization.datasets.images import ResidentScored
 from trained_binarization.datasets.prepare import prepare
 from trained_binarization.errors import UserError
+from trained_binarization.files import sha256
 from trained_binarization.networks import build
-from trained_binarization.records import WEIGHTS, fingerprint, read_data, read_record, run_folder, sha256
+from trained_binarization.records import WEIGHTS, fingerprint, read_data, read_record, run_folder
 from trained_binarization.study import Run, Study
 from trained_binarization.training.checkpoint import FOLDER
 from trained_binarization.training.loop import Interrupted, evaluate

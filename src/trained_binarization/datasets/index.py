@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trained_binarization.errors import UserError
-from trained_binarization.records import read_json, sha256, write_json, write_text
+from trained_binarization.files import read_json, sha256, write_json, write_text
 from trained_binarization.study import ImageFolder
 
 PARTS = ("train", "val")

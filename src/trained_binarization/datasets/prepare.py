@@ -5,7 +5,8 @@ from pathlib import Path
 from trained_binarization.datasets import open_dataset
 from trained_binarization.datasets.images import check_validation
 from trained_binarization.errors import UserError
-from trained_binarization.records import Data, data_path, read_data, write_json
+from trained_binarization.files import write_json
+from trained_binarization.records import Data, data_path, read_data
 from trained_binarization.study import ImageFolder, SmallImages, Study
 
 

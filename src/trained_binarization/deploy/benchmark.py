@@ -24,8 +24,10 @@ from trained_binarization.deploy.engines import BATCHES, COMPILED, EAGER, FLOAT,
 from trained_binarization.deploy.model import read_model
 from trained_binarization.deploy.proof import compare_layers
 from trained_binarization.errors import UserError
+from trained_binarization.files import sha256
 from trained_binarization.networks import build
-from trained_binarization.records import METHOD_VERSION, provenance, sha256
+from trained_binarization.provenance import provenance
+from trained_binarization.records import METHOD_VERSION
 from trained_binarization.study import METHOD, Study
 from trained_binarization.training.device import describe
 from trained_binarization.training.runs import kept_network

@@ -10,7 +10,7 @@ import numpy as np
 import openvino as ov
 
 from trained_binarization.errors import UserError
-from trained_binarization.records import written_whole
+from trained_binarization.files import written_whole
 
 BATCH = 250
 """Images scored at a time."""

@@ -6,17 +6,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from trained_binarization.errors import NotRun, UserError, require
-from trained_binarization.records import (
-    WEIGHTS,
-    read_json,
-    record_of,
-    run_folder,
-    sha256,
-    status,
-    write_json,
-    write_text,
-    written_whole,
-)
+from trained_binarization.files import read_json, sha256, write_json, write_text, written_whole
+from trained_binarization.records import WEIGHTS, record_of, run_folder, status
 from trained_binarization.study import METHOD, ImageFolder, Run, Study
 
 LICENCES = {

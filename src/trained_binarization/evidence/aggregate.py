@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trained_binarization import records
+from trained_binarization import files
 from trained_binarization.evidence import figures, tables
 from trained_binarization.evidence.claims import Claims, load_claims
 from trained_binarization.evidence.frames import done_records, history_frame, runs_frame
@@ -52,18 +52,18 @@ def aggregate(study: Study, results: Path, claims_path: Path) -> str:
 
     written = set()
     for table in study_tables(study, results, found, claims):
-        records.write_text(folder / "tables" / f"{table.name}.csv", table.csv())
-        records.write_text(folder / "tables" / f"{table.name}.md", f"{table.caption}\n\n{table.markdown()}")
+        files.write_text(folder / "tables" / f"{table.name}.csv", table.csv())
+        files.write_text(folder / "tables" / f"{table.name}.md", f"{table.caption}\n\n{table.markdown()}")
         written |= {f"{table.name}.csv", f"{table.name}.md"}
     long = history[CURVES].to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    records.write_text(folder / "tables" / "curves.csv", long)
+    files.write_text(folder / "tables" / "curves.csv", long)
     _sweep(folder / "tables", written | {"curves.csv"})
 
     drawn = figures.draw(found, history, claims, folder / "figures")
     _sweep(folder / "figures", {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")})
 
-    records.write_json(folder / "metrics.json", _metrics(found))
-    records.write_text(folder / "verdicts.json", json.dumps(found.model_dump(), indent=1, ensure_ascii=False) + "\n")
+    files.write_json(folder / "metrics.json", _metrics(found))
+    files.write_text(folder / "verdicts.json", json.dumps(found.model_dump(), indent=1, ensure_ascii=False) + "\n")
     left = f"; not run: {len(found.not_run)}, first: {found.not_run[0]['command']}" if found.not_run else ""
     return f"{study.study}: tables, figures and verdicts from {found.runs_done} of {found.runs_asked} runs{left}"
 

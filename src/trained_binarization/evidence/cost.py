@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from trained_binarization import records
+from trained_binarization import files, records
 from trained_binarization.evidence.claims import load_claims
 from trained_binarization.evidence.report import replace_between
 from trained_binarization.evidence.tables import Cell, Table
@@ -22,7 +22,7 @@ def _gpu_speed(
         speeds = {(row["network"], row["training"]): row["images_per_second"]["median"] for row in of_gpu["training"]}
         return speeds, f"measured on {of_gpu['device']}"
     # No GPU has run these networks: as many times the CPU's speed as VGG-Small's training on a GPU was.
-    on_cpu = records.read_json(results / "benchmarks" / "training-cpu.json")
+    on_cpu = files.read_json(results / "benchmarks" / "training-cpu.json")
     small = {row["training"]: row["images_per_second"]["engine"]["median"] for row in on_cpu["trainings"]}
     study = load_study(Path("studies/cifar10.yaml"))
     factors, devices = {}, set()
@@ -45,9 +45,9 @@ def _gpu_speed(
 def cost(study: Study, results: Path) -> str:
     """The loader's measurement and the study's hours, as Markdown; from results/benchmarks and the records."""
     assert isinstance(study.dataset, ImageFolder)
-    result = records.read_json(results / "benchmarks" / "imagenet-cpu.json")
+    result = files.read_json(results / "benchmarks" / "imagenet-cpu.json")
     path = results / "benchmarks" / "imagenet-cuda.json"
-    of_gpu = records.read_json(path) if path.exists() else None
+    of_gpu = files.read_json(path) if path.exists() else None
     title = load_claims(Path("claims.yaml")).title
     loading, workers = (of_gpu or result)["loading"], study.dataset.workers
     speeds, ratios = loading["images_per_second"], loading["times_stock"]

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from trained_binarization.binarization.estimators import ESTIMATORS
 from trained_binarization.evidence.claims import Claims, Published
 from trained_binarization.evidence.verdicts import Comparison, StudyVerdicts
-from trained_binarization.records import written_whole
+from trained_binarization.files import written_whole
 from trained_binarization.study import FULL_PRECISION, METHOD
 
 WIDTH = 5.4  # inches

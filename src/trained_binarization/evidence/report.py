@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from trained_binarization import records
+from trained_binarization import files
 from trained_binarization.errors import UserError
 from trained_binarization.evidence import tables
 from trained_binarization.evidence.aggregate import study_tables
@@ -180,7 +180,7 @@ def report_study(study: Study, results: Path, claims_path: Path) -> str:
         "paper_says": lambda verdict: tables.paper_says(claims.claims[verdict.claim], claims),
     }
     for kind in ("html", "md"):
-        records.write_text(folder / f"report.{kind}", _render(f"study.{kind}.jinja", **context))
+        files.write_text(folder / f"report.{kind}", _render(f"study.{kind}.jinja", **context))
     return f"{folder / 'report.html'}: written, and report.md beside it"
 
 
@@ -243,7 +243,7 @@ def replace_between(path: Path, marker: str, content: str) -> bool:
     before, _, rest = text.partition(begin)
     new = f"{before}{begin}\n{content}{end}{rest.partition(end)[2]}"
     if new != text:
-        records.write_text(path, new)
+        files.write_text(path, new)
     return True
 
 
@@ -252,12 +252,12 @@ def _compact(results: Path, studies: list[Study]) -> dict[str, Any]:
     exported = []
     for study in studies:
         for path in sorted((results / study.study / "deploy").glob("*/deploy.json")):
-            found = records.read_json(path)
+            found = files.read_json(path)
             exported.append((study, path.parent.name, path.parent.relative_to(results).as_posix(), found))
     path = results / "benchmarks" / "inference.json"
     if not path.exists():
         return {"exported": exported, "benchmark": None, "figure": None}
-    result = records.read_json(path)
+    result = files.read_json(path)
     caption = (
         f"Latency of study {result['study']}'s {result['network']} by engine, one image at a time, one thread. "
         "Bars: 5 % to 95 % of calls."
@@ -302,6 +302,6 @@ def report_replication(results: Path, claims_path: Path) -> str:
         "compact": _compact(results, list(studies.values())),
     }
     for kind in ("html", "md"):
-        records.write_text(results / f"report.{kind}", _render(f"replication.{kind}.jinja", **context))
+        files.write_text(results / f"report.{kind}", _render(f"replication.{kind}.jinja", **context))
     named = replace_between(README, "claims", _replication_markdown(rows, f"{results.name}/"))
     return f"{results / 'report.html'}: written, and report.md beside it" + (f"; claims in {README}" if named else "")

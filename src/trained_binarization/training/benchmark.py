@@ -16,7 +16,7 @@ from trained_binarization.binarization.layers import BinaryConv2d, alphas, keep_
 from trained_binarization.datasets import open_dataset
 from trained_binarization.datasets.images import Images
 from trained_binarization.errors import UserError
-from trained_binarization.records import provenance
+from trained_binarization.provenance import provenance
 from trained_binarization.study import FULL_PRECISION, METHOD, Compute, Run, SmallImages, Study
 from trained_binarization.training.device import describe, set_up
 from trained_binarization.training.loop import Trainer

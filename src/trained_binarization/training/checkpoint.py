@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from trained_binarization.records import sha256, written_whole
+from trained_binarization.files import sha256, written_whole
 
 FOLDER = "checkpoints"
 KEPT = 2

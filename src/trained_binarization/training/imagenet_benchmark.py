@@ -21,7 +21,7 @@ from trained_binarization.datasets.images import ResidentScored
 from trained_binarization.errors import UserError
 from trained_binarization.networks import build
 from trained_binarization.networks.summary import layer_costs
-from trained_binarization.records import provenance
+from trained_binarization.provenance import provenance
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, Study
 from trained_binarization.training.benchmark import refuse_distillation, spread
 from trained_binarization.training.device import describe, set_up

@@ -12,8 +12,10 @@ from torch import nn
 from trained_binarization.binarization.layers import binary_layers
 from trained_binarization.datasets import open_dataset
 from trained_binarization.errors import UserError
+from trained_binarization.files import sha256, write_json, write_text
 from trained_binarization.networks import build
 from trained_binarization.networks.summary import layer_costs
+from trained_binarization.provenance import provenance
 from trained_binarization.records import (
     METHOD_VERSION,
     WEIGHTS,
@@ -23,14 +25,10 @@ from trained_binarization.records import (
     fingerprint,
     finished,
     needs_training,
-    provenance,
     read_data,
     run_folder,
     settings_of,
-    sha256,
     status,
-    write_json,
-    write_text,
 )
 from trained_binarization.study import Method, Run, Study
 from trained_binarization.training import checkpoint, torchvision_weights

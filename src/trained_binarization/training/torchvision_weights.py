@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trained_binarization.errors import UserError
-from trained_binarization.records import sha256
+from trained_binarization.files import sha256
 
 if TYPE_CHECKING:
     from trained_binarization.datasets import TrainedOn

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trained_binarization.binarization.layers import binary_layers
 from trained_binarization.errors import UserError
-from trained_binarization.records import written_whole
+from trained_binarization.files import written_whole
 
 SIGNS = "signs.safetensors"
 """The same network with int8 signs for latent weights: small enough for git, enough to evaluate, not to train on."""
