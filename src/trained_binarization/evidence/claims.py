@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from trained_binarization.errors import UserError
-from trained_binarization.study import Identifier, Positive, Settings, Study, describe, read_yaml
+from trained_binarization.study import Identifier, Positive, Seeds, Settings, Study, describe, read_yaml
 
 Outcome = Literal[
     "exceeded",
@@ -102,6 +102,25 @@ class SurpassesClaim(_Claim):
 Claim = Annotated[AccuracyClaim | HelpsClaim | SurpassesClaim, Field(discriminator="kind")]
 
 
+class Contrast(Settings):
+    """One confirmatory question: accuracy of variant `plus` minus that of `minus`; delta in points."""
+
+    plus: Identifier
+    minus: Identifier
+    delta: Positive
+    asks: str
+
+
+class Family(Settings):
+    """The contrasts of one study that are judged together, declared before its runs."""
+
+    network: Identifier
+    seeds: Seeds
+    most: Annotated[int, Field(ge=2)] | None = None  # seeds, where their number follows from the first ones' spread
+    half_width: Positive | None = None  # points, of the primary interval that `most` aims at
+    contrasts: Annotated[dict[Identifier, Contrast], Field(min_length=1)]
+
+
 class Invariance(Settings):
     """Networks whose function does not depend on scaling factors, and the ablations that should therefore be void."""
 
@@ -141,6 +160,7 @@ class Claims(Settings):
     rules: Rules
     networks: dict[Identifier, NetworkFacts]
     claims: Annotated[dict[Identifier, Claim], Field(min_length=1)]
+    families: dict[Identifier, Family]  # by study
     invariance: Invariance
     sources: dict[Identifier, str]
     published: list[Published]
