@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from trained_binarization.errors import UserError, require
 from trained_binarization.files import write_json, write_text
-from trained_binarization.records import finished
-from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, load_study
+from trained_binarization.records import finished, outlived
+from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, Study, load_study
 
 # Stages import what they need when they are called: `verify` and `report` need no torch, training no plotting.
 
@@ -101,8 +101,13 @@ def run(
     time_limit: Annotated[
         float | None, typer.Option(help="Seconds after which to stop, with everything saved.")
     ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Only these seeds, block by block: 0,2,4 for example.")] = None,
 ) -> None:
-    """Work through the study's runs in order of worth, without a workflow engine; called again it goes on."""
+    """Work through the study's runs in order of worth, without a workflow engine; called again it goes on.
+
+    With --seeds it trains block by block: a seed's parent, method and ablations, then the next seed. Processes with
+    different seeds may run side by side.
+    """
     from trained_binarization.datasets.prepare import prepare as prepare_dataset
     from trained_binarization.training.distributed import join
     from trained_binarization.training.loop import Interrupted
@@ -112,12 +117,13 @@ def run(
     study = load_study(params)
     with join(study) as world:
         typer.echo(world.from_first(None if world.rank else prepare_dataset(study, results)))
-        runs = list(study.runs())
+        runs = list(study.runs() if seeds is None else study.blocks(_seeds(seeds, study)))
         for number, one in enumerate(runs):
             try:
                 if world.agree(deadline is not None and time.monotonic() > deadline):
                     raise Interrupted(None)
-                record, trained = train_run(study, one, results, deadline=deadline, world=world)
+                again = seeds is not None and outlived(results, study, one)
+                record, trained = train_run(study, one, results, again=again, deadline=deadline, world=world)
             except Interrupted as interruption:
                 left = len(runs) - number
                 typer.echo(
@@ -126,6 +132,14 @@ def run(
                 raise typer.Exit(128 + interruption.signal_number if interruption.signal_number else 0) from None
             typer.echo(_outcome(one, record.last.accuracy, record.scored, trained))
         typer.echo(f"{study.study}: all {len(runs)} runs done")
+
+
+def _seeds(text: str, study: Study) -> list[int]:
+    allowed = study.seeds.pretrain
+    chosen = [int(part) if part.strip().isdecimal() else part for part in text.split(",")]
+    if wrong := [seed for seed in chosen if seed not in allowed]:
+        raise UserError(f"--seeds: found {wrong[0]!r}; the study's seeds are {', '.join(map(str, allowed))}")
+    return [int(seed) for seed in chosen]
 
 
 @app.command()

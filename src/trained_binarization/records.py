@@ -66,8 +66,11 @@ class Record(BaseModel):
     epochs: int
     last: Evaluation
     best: Evaluation
+    accuracy_views: float | None = None  # percent, the mean over fixed views of every scored image (datasets/views.py)
     alphas_at_floor: int
     weights_sha256: str
+    signs_sha256: str | None = None  # of the kept signs and factors (training/weights.py); None in full precision
+    history_sha256: str | None = None
     layers: list[dict[str, Any]]
     wall_seconds: float
     images_per_second: float
@@ -217,13 +220,15 @@ def finished(results: Path, study: Study, run: Run) -> Record | None:
         return None
     record = read_record(run_folder(results, study, run))
     assert record is not None
-    parent = study.parent(run)
-    of_parent = read_record(run_folder(results, study, parent)) if parent else None
-    if record.parent and of_parent and of_parent.weights_sha256 != record.parent.weights_sha256:
-        print(
-            f"{run}: started from {record.parent.weights_sha256[:12]}, weights that {parent} no longer has "
-            f"({of_parent.weights_sha256[:12]}); to start from these: {run.command} --again"
-        )
+    if outlived(results, study, run):
+        print(f"{run}: its parent was trained anew since, to other weights; to start from these: {run.command} --again")
     for name in ("record.json", "history.csv"):
         (run_folder(results, study, run) / name).touch()  # for engines that go by time; the content is left alone
     return record
+
+
+def outlived(results: Path, study: Study, run: Run) -> bool:
+    """Whether the run is done, but its parent was trained anew since, to other weights."""
+    parent = study.parent(run)
+    record, of_parent = (read_record(run_folder(results, study, one)) if one else None for one in (run, parent))
+    return bool(record and record.parent and of_parent and record.parent.weights_sha256 != of_parent.weights_sha256)

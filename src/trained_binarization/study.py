@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -119,9 +119,9 @@ class Method(Settings):
     activation_values: Literal["zero_one", "plus_minus_one"] = "zero_one"
     activation_estimator: Estimator = "long_tailed"
     activation_window: Literal["absolute", "alpha"] = "absolute"
-    activation_scaling: Literal["trained", "none"] = "trained"
+    activation_scaling: Literal["trained", "frozen", "none"] = "trained"
     weight_estimator: Estimator = "long_tailed"
-    weight_scaling: Literal["trained", "analytic", "none"] = "trained"
+    weight_scaling: Literal["trained", "frozen", "analytic", "none"] = "trained"
     weight_scaling_granularity: Literal["layer", "channel"] = "layer"
     weight_scaling_l2: NotNegative = 1e-4  # lambda
     latent_std: Positive | None = 0.5  # null: the latent weights are not rescaled
@@ -272,6 +272,14 @@ class Study(Settings):
             for variant in self.ablations:
                 for seed in self.seeds.ablate:
                     yield Run(network=network, variant=variant, seed=seed)
+
+    def blocks(self, seeds: Sequence[int]) -> Iterator[Run]:
+        """The runs of these seeds, seed by seed: a seed's parents, then the method's and every ablation's runs of it.
+
+        A seed is a block: what a difference compares was trained side by side, by one processor.
+        """
+        for seed in seeds:
+            yield from (run for run in self.runs() if run.seed == seed)
 
     def parent(self, run: Run) -> Run | None:
         """The full-precision run whose weights the run starts from; None where it starts from scratch."""

@@ -27,6 +27,14 @@ HALF_WAVE_ALPHA = sqrt(2 / pi)
 """0.798: the alpha_A that is optimal for the half-wave binarization of N(0, 1), which is what BatchNorm hands on."""
 
 
+def _set_alpha(module: nn.Module, scaling: str, start: Tensor) -> None:
+    """Give a module its `alpha`: a parameter ('trained'), a constant that its state holds ('frozen'), or None."""
+    if scaling == "trained":
+        module.alpha = nn.Parameter(start)
+    else:
+        module.register_buffer("alpha", start if scaling == "frozen" else None)
+
+
 class BinaryActivation(nn.Module):
     """A -> alpha_A * 1[A > 0] (or alpha_A * (2 * 1[A > 0] - 1)); any shape, which is kept.
 
@@ -44,8 +52,7 @@ class BinaryActivation(nn.Module):
         self.estimator = method.activation_estimator
         self.in_units_of_alpha = method.activation_window == "alpha"
         start = HALF_WAVE_ALPHA if method.initial_alpha == "data" else 1.0
-        trained = method.activation_scaling == "trained"
-        self.alpha = nn.Parameter(torch.tensor(start)) if trained else None
+        _set_alpha(self, method.activation_scaling, torch.tensor(start))
 
     def bits(self, x: Tensor, padding: int = 0) -> Tensor:
         """The unscaled activation; with padding, its last two dimensions are padded with the lower of the values."""
@@ -70,7 +77,7 @@ class _BinaryWeight(nn.Module):
         self.activation = BinaryActivation(method)
         channels = self.weight.shape[0] if method.weight_scaling_granularity == "channel" else 1
         shape = (channels, *[1] * (self.weight.dim() - 1))
-        self.alpha = nn.Parameter(torch.ones(shape)) if method.weight_scaling == "trained" else None
+        _set_alpha(self, method.weight_scaling, torch.ones(shape))
         self.initialize_from_weight()
 
     def _mean_magnitude(self) -> Tensor:
@@ -94,8 +101,8 @@ class _BinaryWeight(nn.Module):
     def binary_weight(self) -> Tensor:
         """W_b = alpha_W * sign(W), the shape of W.
 
-        alpha_W is trained (stated), or the analytic mean abs(W), held constant in the backward pass (XNOR-Net, 2016),
-        or 1. dL/dW = g_W * alpha_W * D(W), dL/dalpha_W = sum g_W * sign(W).
+        alpha_W is trained (stated), or frozen at its start, or the analytic mean abs(W), held constant in the backward
+        pass (XNOR-Net, 2016), or 1. dL/dW = g_W * alpha_W * D(W), dL/dalpha_W = sum g_W * sign(W).
         """
         binary = sign(self.weight, self.method.weight_estimator)
         if self.method.weight_scaling == "analytic":
@@ -179,7 +186,7 @@ def scaling_penalty(network: nn.Module) -> Tensor | float:
     return sum(
         layer.method.weight_scaling_l2 / 2 * layer.alpha.square().sum()
         for _, layer in binary_layers(network)
-        if layer.alpha is not None and layer.method.weight_scaling_l2 > 0
+        if isinstance(layer.alpha, nn.Parameter) and layer.method.weight_scaling_l2 > 0
     )
 
 

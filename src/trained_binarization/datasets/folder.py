@@ -20,6 +20,7 @@ from trained_binarization.datasets.augment import normalise
 from trained_binarization.datasets.batches import RandomCrop, loaded, seeded
 from trained_binarization.datasets.images import check_validation
 from trained_binarization.datasets.index import Index, read_index
+from trained_binarization.datasets.views import corners, mirrored
 from trained_binarization.errors import UserError
 from trained_binarization.study import Dataset, ImageFolder
 
@@ -33,7 +34,7 @@ HELD_OUT_SEED = 20190925
 class _Decoded(TorchDataset[Any]):
     """Batches of uint8 (B, S, S, 3) and labels, by the images' numbers and the seeds of their random choices."""
 
-    def __init__(self, index: Index, transform: Callable[[Image.Image], Image.Image]) -> None:
+    def __init__(self, index: Index, transform: Callable[[Image.Image], Image.Image | np.ndarray]) -> None:
         self.index, self.transform = index, transform
 
     def _image(self, number: int, seed: int) -> Tensor:
@@ -107,6 +108,32 @@ class StreamedScored:
 
 
 @dataclass(frozen=True)
+class StreamedViews(StreamedScored):
+    """Every view of the images to score: short side to `resize`, then the centre and the four corners, and mirrored."""
+
+    @property
+    def count(self) -> int:
+        """Views of one image."""
+        return 10 if self.dataset.flip else 5
+
+    def __len__(self) -> int:
+        return self.count * len(self.index)
+
+    def _views(self, image: Image.Image) -> np.ndarray:
+        pixels = torch.from_numpy(np.array(v2.functional.resize(image, [self.dataset.resize])))
+        views = corners(pixels[None], self.size)
+        return torch.cat(mirrored(views) if self.dataset.flip else views).numpy()
+
+    def batches(self, size: int, first: int = 0, step: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """(views, labels), `size` at a time: an image is decoded once for all of its views."""
+        numbers = torch.arange(len(self.index))
+        whole = torch.stack([numbers, torch.zeros_like(numbers)]).split(size // self.count, dim=1)[first::step]
+        batches = [batch.numpy() for batch in whole]
+        for images, labels in loaded(_Decoded(self.index, self._views), batches, self.dataset.workers, self.device):
+            yield images.flatten(0, 1), labels.repeat_interleave(self.count)
+
+
+@dataclass(frozen=True)
 class FolderImages:
     """A folder that `prepare` has checked, for a network that sees images of `size` pixels."""
 
@@ -155,6 +182,10 @@ class FolderImages:
     def scored(self, validation: int, device: torch.device) -> StreamedScored:
         """The images to score."""
         return StreamedScored(self._split(validation)[1], self.dataset, self.size, device)
+
+    def views(self, dataset: Dataset, device: torch.device) -> StreamedViews:
+        """Every view of the images to score (datasets/views.py)."""
+        return StreamedViews(self._split(dataset.validation)[1], self.dataset, self.size, device)
 
 
 def read_folder(dataset: ImageFolder, size: int) -> FolderImages:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trained_binarization.datasets.augment import Augmentation, channel_statistics
+from trained_binarization.datasets.views import shifted
 from trained_binarization.errors import UserError
 from trained_binarization.study import Dataset, SmallImages
 
@@ -109,6 +110,13 @@ class Images:
         """The images to score, on the device."""
         images, labels = self.split(validation)[1]
         return ResidentScored(images.to(device), labels.to(device))
+
+    def views(self, dataset: Dataset, device: torch.device) -> ResidentScored:
+        """Every view of the images to score (datasets/views.py), on the device."""
+        assert isinstance(dataset, SmallImages)
+        images, labels = self.split(dataset.validation)[1]
+        views = shifted(images.to(device), dataset.padding, dataset.flip)
+        return ResidentScored(torch.cat(views), labels.to(device).repeat(len(views)))
 
 
 def check_validation(validation: int, count: int) -> None:

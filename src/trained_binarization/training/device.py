@@ -40,5 +40,8 @@ def describe(device: torch.device) -> tuple[str, str | None]:
     name = platform.processor() or platform.machine()
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+        fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        name = fields.get("model name", name)
+        if "cpu family" in fields:  # the name alone can hide the generation: "AMD EPYC" is any of them
+            name += f", family {fields['cpu family']}, model {fields.get('model', '?')}"
     return name, None

@@ -177,9 +177,14 @@ class Trainer:
         progress: Progress,
         world: World = ALONE,
         teacher: nn.Module | None = None,
+        views: Callable[[], Scored] | None = None,
     ) -> None:
-        """`teacher`: whose predictions are distilled, in evaluation; None where the training asks for none."""
-        self.world, self.teacher = world, teacher
+        """`teacher`: whose predictions are distilled, in evaluation; None where the training asks for none.
+
+        `views` makes the views of the scored images; after the last epoch `accuracy_views` is the accuracy on them.
+        """
+        self.world, self.teacher, self.views = world, teacher, views
+        self.accuracy_views: float | None = None
         self.network, self.training, self.compute, self.seed = network, training, compute, seed
         self.images, self.scored, self.progress = images, scored, progress
         self.device = images.device
@@ -248,6 +253,14 @@ class Trainer:
             self.progress.epoch(self.state)
             if self.world.agree(time.monotonic() - self.saved > self.saving / SAVING):
                 self._keep(save, torch.zeros_like(sums), before)
+        if self.views:
+            try:
+                scores = evaluate(self.network, self.views(), *self.images.statistics, self.world, requests)
+            except Interrupted:
+                self._keep(save, torch.zeros(2, dtype=torch.float64, device=self.device), before)
+                raise
+            self.accuracy_views = scores.accuracy
+            self.state.seconds = before + time.monotonic()
 
     def _keep(self, save: Callable[[], None], sums: Tensor, before: float) -> None:
         """Save, with the current epoch's sums; `before`: the training's seconds minus time.monotonic()'s."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from torch import nn
 from trained_binarization.binarization.layers import binary_layers
 from trained_binarization.datasets import open_dataset
 from trained_binarization.errors import UserError
-from trained_binarization.files import sha256, write_json, write_text
+from trained_binarization.files import held, sha256, write_json, write_text
 from trained_binarization.networks import build
 from trained_binarization.networks.summary import layer_costs
 from trained_binarization.provenance import provenance
@@ -36,7 +37,7 @@ from trained_binarization.training.device import describe, set_up
 from trained_binarization.training.distributed import ALONE, World
 from trained_binarization.training.loop import Interrupted, State, StopRequests, Trainer, evaluate
 from trained_binarization.training.progress import Progress
-from trained_binarization.training.weights import SIGNS, load_weights, save_weights
+from trained_binarization.training.weights import SIGNS, load_weights, save_weights, signs_of, state_sha256
 
 if TYPE_CHECKING:
     from trained_binarization.datasets import ImageSet
@@ -90,11 +91,12 @@ def train_run(
         why = needs_training(results, study, run, read_data(results, study).checksum)
         print(f"{run}: trained once more, since {why}", flush=True)
     job = _Job(study, run, results, world)
-    job.resume()
-    requests = StopRequests(deadline)
-    with requests.collected():
-        job.trainer.run(job.save_checkpoint, requests)
-        record = world.from_first(None if world.rank else job.finish())
+    with nullcontext() if world.rank else held(job.folder, str(run)):
+        job.resume()
+        requests = StopRequests(deadline)
+        with requests.collected():
+            job.trainer.run(job.save_checkpoint, requests)
+            record = world.from_first(None if world.rank else job.finish())
     if number := world.agree(requests.signal_number or 0):  # it came at the very end: this run is done, no other begins
         raise Interrupted(number)
     return record, True
@@ -192,17 +194,19 @@ class _Job:
             progress=Progress(f"{study.study}: {self.run}", training.epochs, training.batch_size, self.world.rank == 0),
             world=self.world,
             teacher=teacher,
+            views=lambda: self.images.views(study.dataset, self.device),
         )
 
     def resume(self) -> None:
-        """Go on from the last checkpoint of the same fingerprint, if there is one; others are removed."""
+        """Go on from the last checkpoint of the same fingerprint and starting weights; others are removed."""
         saved = checkpoint.load_checkpoint(self.folder)
         place = saved and saved[1]["state"]
         if self.world.agree(self.world.from_first(place) != place):
             raise UserError(
                 f"{self.folder}: found another checkpoint than the first process; allowed: one file system for all"
             )
-        if saved is None or saved[1]["fingerprint"] != self.fingerprint:
+        start = self.parent and self.parent.weights_sha256
+        if saved is None or (saved[1]["fingerprint"], saved[1].get("start")) != (self.fingerprint, start):
             checkpoint.remove_checkpoints(self.folder)
             return
         tensors, progress = saved
@@ -220,13 +224,19 @@ class _Job:
             return
         step = trainer.state.epoch * trainer.batches + trainer.state.batch
         commit = self.provenance["commit"]
-        progress = {"fingerprint": self.fingerprint, "commit": commit, "state": asdict(trainer.state)}
+        progress = {
+            "fingerprint": self.fingerprint,
+            "start": self.parent and self.parent.weights_sha256,
+            "commit": commit,
+            "state": asdict(trainer.state),
+        }
         checkpoint.save_checkpoint(self.folder, step, trainer.tensors(), progress)
 
     def finish(self) -> Record:
         """Write weights, history and, last, the record: where the record is, the rest is."""
         study, run, trainer, state = self.study, self.run, self.trainer, self.trainer.state
         save_weights(trainer.network, self.folder / WEIGHTS)
+        binary = study.variant(run.variant) is not None
         columns = list(state.history[-1])
         lines = [",".join(columns)]
         lines += [",".join("" if row[c] is None else f"{row[c]:.8g}" for c in columns) for row in state.history]
@@ -260,8 +270,11 @@ class _Job:
             epochs=state.epoch,
             last=evaluations[-1],
             best=max(evaluations, key=lambda evaluation: evaluation.accuracy),
+            accuracy_views=trainer.accuracy_views,
             alphas_at_floor=trainer.alphas_at_floor(),
             weights_sha256=sha256(self.folder / WEIGHTS),
+            signs_sha256=state_sha256(signs_of(trainer.network)) if binary else None,
+            history_sha256=sha256(self.folder / "history.csv"),
             layers=self._layers(),
             wall_seconds=round(state.seconds, 3),
             images_per_second=round(state.images / state.seconds, 1),

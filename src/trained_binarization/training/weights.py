@@ -1,5 +1,6 @@
 """Weights on the disk: a run's own, and a binary network reduced to what it computes with."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -15,16 +16,28 @@ SIGNS = "signs.safetensors"
 """The same network with int8 signs for latent weights: small enough for git, enough to evaluate, not to train on."""
 
 
+def signs_of(network: nn.Module) -> dict[str, Tensor]:
+    """A binary network's state on the CPU, latent weights replaced by their signs in {-1, +1}, int8."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    for name, _ in binary_layers(network):
+        state[f"{name}.weight"] = torch.where(state[f"{name}.weight"] >= 0, 1, -1).to(torch.int8)
+    return state
+
+
+def state_sha256(state: dict[str, Tensor]) -> str:
+    """SHA-256 over the tensors by name: each one's name, type, shape and bytes, however a file packs them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def save_weights(network: nn.Module, path: Path, *, signs: bool = False) -> None:
     """Write a network's state; with `signs`, latent weights are replaced by their signs in {-1, +1}, int8."""
-    state: dict[str, Tensor] = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    if signs:
-        for name, layer in binary_layers(network):
-            if layer.method.weight_scaling == "analytic":
-                raise UserError(
-                    f"{path}: weight_scaling: found 'analytic'; allowed: 'trained' or 'none', to keep signs"
-                )
-            state[f"{name}.weight"] = torch.where(state[f"{name}.weight"] >= 0, 1, -1).to(torch.int8)
+    if signs and any(layer.method.weight_scaling == "analytic" for _, layer in binary_layers(network)):
+        raise UserError(f"{path}: weight_scaling: found 'analytic'; signs are kept of any other scaling")
+    state = signs_of(network) if signs else {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
     with written_whole(path) as partial:
         partial.write_bytes(save(state))
 

@@ -1,0 +1,1 @@
+"""Measurements of how this machine trains: precision and speed."""
