@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from trained_binarization.errors import UserError
+from trained_binarization.settings import Identifier, NotNegative, Positive, Settings, describe, load
 
 FULL_PRECISION = "full_precision"
 METHOD = "method"
 
 NetworkName = Literal["vgg_small", "alexnet", "resnet18"]
-Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 Estimator = Literal["identity", "clipped_ste", "clipped_ste_half", "polynomial", "long_tailed"]
-
-
-class Settings(BaseModel):
-    """Base of all settings: an unknown key is an error, and no value is converted from another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
 class SmallImages(Settings):
@@ -257,10 +247,11 @@ class Study(Settings):
             return self.method
         if name not in self.variants:
             raise UserError(f"variant: found '{name}'; allowed: {', '.join([FULL_PRECISION, METHOD, *self.ablations])}")
+        changed = self.method.model_dump() | self.variants[name]
         try:
-            return Method.model_validate(self.method.model_dump() | self.variants[name])
+            return Method.model_validate(changed)
         except ValidationError as error:
-            raise ValueError(f"variants.{name}.{describe(error)}") from None
+            raise ValueError(f"variants.{name}.{describe(error, changed)}") from None
 
     def runs(self) -> Iterator[Run]:
         """Every run of the study, in order of worth: the method's seeds after their parents, then each ablation's."""
@@ -302,82 +293,6 @@ class Study(Settings):
         return self.pretrain if run.variant == FULL_PRECISION else self.finetune
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that stands twice is an error, not a silent last one wins."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if not isinstance(key, str | int | float | bool | None):
-                raise UserError(
-                    f"{self.name}: line {key_node.start_mark.line + 1}: found {key!r} as a key; allowed: text"
-                )
-            if key in seen:
-                raise UserError(f"{self.name}: line {key_node.start_mark.line + 1}: key '{key}' stands twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 reads 1e-4 as a string: numbers as YAML 1.2 and JSON write them are meant.
-_UniqueKeyLoader.yaml_implicit_resolvers = {
-    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_UniqueKeyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def describe(error: ValidationError) -> str:
-    """The first fault of a validation as `key: found ...; allowed: ...`."""
-    fault = error.errors()[0]
-    parts = [str(part) for part in fault["loc"] if part not in ("[key]", "Architecture", "ResNetArchitecture")]
-    if parts[:1] == ["dataset"]:
-        del parts[1:2]  # pydantic names the kind of data set besides
-    key = ".".join(parts)
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "value_error":
-        return f"{key}.{message}" if key else message
-    if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed: only keys that the schema has (see params.yaml)"
-    if fault["type"] == "union_tag_invalid":
-        return f"{key}.name: found {fault['ctx']['tag']!r}; allowed: {fault['ctx']['expected_tags']}"
-    if fault["type"] == "union_tag_not_found":
-        return f"{key}.name: missing; allowed: the data set's name"
-    if fault["type"] == "missing":
-        return f"{key}: missing; allowed: {message.lower()}"
-    return f"{key}: found {fault['input']!r}; allowed: {message[0].lower()}{message[1:]}"
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file; UserError where it is missing or is no YAML."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            loader = _UniqueKeyLoader(file)
-            loader.name = str(path)
-            return loader.get_single_data()
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; allowed: a study file such as params.yaml or studies/quick.yaml"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    except (ValueError, RecursionError) as error:  # an impossible date, a hundred nested lists
-        raise UserError(f"{path}: not YAML that can be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise UserError(f"{path}: {line}not YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None
-
-
 def load_study(path: Path) -> Study:
     """The study in a params file; UserError with one line for the first thing that is wrong in it."""
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: found {type(content).__name__}; allowed: a mapping with the keys of a study")
-    try:
-        return Study.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {describe(error)}") from None
+    return load(path, Study)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from trained_binarization.errors import UserError
-from trained_binarization.study import Identifier, Positive, Settings, Study, describe, read_yaml
+from trained_binarization.settings import Identifier, Positive, Settings, load
+from trained_binarization.study import Study
 
 Outcome = Literal[
     "exceeded",
@@ -179,10 +179,4 @@ class Claims(Settings):
 
 def load_claims(path: Path) -> Claims:
     """The content of claims.yaml; UserError with one line for the first thing that is wrong in it."""
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: found {type(content).__name__}; allowed: a mapping with the keys of claims.yaml")
-    try:
-        return Claims.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {describe(error).replace(' (see params.yaml)', '')}") from None
+    return load(path, Claims)
