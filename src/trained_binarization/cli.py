@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from trained_binarization.errors import UserError, require
+from trained_binarization.errors import UserError, one_line, require
 from trained_binarization.files import write_json, write_text
 from trained_binarization.records import finished
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, load_study
@@ -222,9 +222,9 @@ def predict(model: Model, images: Annotated[list[Path], typer.Argument(help="Ima
 def benchmark_training(
     params: Params = Path("studies/cifar10.yaml"),
     results: Results = RESULTS,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; all of the machine's if not given.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Images a round; take an epoch's on a GPU.")] = 1280,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each way, in turn.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads; by default the machine's.")] = None,
+    images: Annotated[int, typer.Option(min=1, max=10_000_000, help="Images a round; on a GPU an epoch's.")] = 1280,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of each way, in turn.")] = 5,
 ) -> None:
     """Compare this engine with the stock way of training; writes results/benchmarks/training-DEVICE.{json,md}."""
     from trained_binarization.training.benchmark import benchmark_training as measure_training
@@ -244,7 +244,7 @@ def benchmark_inference(
     network: Network = "vgg_small",
     params: Params = Path("studies/cifar10.yaml"),
     results: Results = RESULTS,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of every engine, in turn.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of every engine, in turn.")] = 10,
 ) -> None:
     """Compare the exported model with float and int8 engines; writes results/benchmarks/inference.*."""
     require("openvino", "onnxruntime", "onnxscript", "nncf")
@@ -265,8 +265,8 @@ def benchmark_imagenet(
     root: Annotated[Path, typer.Option(help="A folder of images, {train,val}/CLASS/FILE.JPEG, to load from.")],
     params: Params = Path("studies/imagenet.yaml"),
     results: Results = RESULTS,
-    images: Annotated[int, typer.Option(min=1, help="Images loaded a round.")] = 4096,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each way of loading, in turn.")] = 5,
+    images: Annotated[int, typer.Option(min=1, max=10_000_000, help="Images loaded a round.")] = 4096,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of each way of loading, in turn.")] = 5,
 ) -> None:
     """Measure loading and training at ImageNet's sizes; writes results/benchmarks/imagenet-DEVICE.json and the cost."""
     from trained_binarization.evidence.cost import write_cost
@@ -341,7 +341,7 @@ def select(study: Annotated[str, typer.Argument(help="A name below studies/.")])
 @app.command()
 def summary(
     params: Params = PARAMS,
-    width: Annotated[float | None, typer.Option(min=0.01, help="In place of the study's width.")] = None,
+    width: Annotated[float | None, typer.Option(min=0.01, max=16, help="In place of the study's width.")] = None,
 ) -> None:
     """Print what each of the study's networks costs, layer by layer."""
     from trained_binarization.networks import build
@@ -384,7 +384,7 @@ def main() -> None:
             f"; found {error.__cause__.errors()[0]['input']!r}" if isinstance(error.__cause__, ValidationError) else ""
         )
         if message := " ".join(error.format_message().split()):  # none where the help was shown instead
-            typer.echo(f"error: {message}{found}", err=True)
+            typer.echo(f"error: {one_line(message + found)}", err=True)
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -14,10 +14,14 @@ def one_line(text: str) -> str:
     return f"{printable[: LONGEST * 2 // 3]} … {printable[-LONGEST // 3 + 3 :]}"
 
 
-def shown(value: object) -> str:
-    """A value as a message names what was found: its repr, the end of a long one left out."""
-    text = repr(value)
+def cut(text: str) -> str:
+    """The text as a message echoes it: the end of a long one left out."""
     return text if len(text) <= 80 else f"{text[:70]} … ({len(text):,} characters)"
+
+
+def shown(value: object) -> str:
+    """A value as a message names what was found: its repr, cut."""
+    return cut(repr(value))
 
 
 class UserError(Exception):

@@ -22,7 +22,7 @@ from ruamel.yaml.events import (
     StreamEndEvent,
 )
 
-from trained_binarization.errors import UserError, shown
+from trained_binarization.errors import UserError, cut, shown
 
 LARGEST_FILE = 100_000
 """Bytes of a settings file; the largest committed one has a sixth of that."""
@@ -34,7 +34,7 @@ LARGEST = 1e30
 """Of any number with a fraction: float32 ends at 3.4e38."""
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]  # becomes a part of file names
-Sentence = Annotated[str, Field(max_length=2000)]
+Sentence = Annotated[str, Field(pattern=r"\S", max_length=2000)]
 Positive = Annotated[float, Field(gt=0, le=LARGEST)]
 NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 
@@ -64,19 +64,20 @@ def load(path: Path, schema: type[Schema]) -> Schema:
 def describe(error: ValidationError, content: Any) -> str:
     """The first fault of a validation of `content` as `key: found ...; allowed: ...`."""
     fault = error.errors()[0]
-    *before, last = [*_keys(fault["loc"], content, fault["type"] == "missing")] or [""]
-    key, message = ".".join([*before, last]), fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "value_error":
-        return f"{key}.{message}" if key else message
-    if fault["type"] == "extra_forbidden":
+    kind, context, message = fault["type"], fault.get("ctx", {}), fault["msg"].removeprefix("Value error, ")
+    key = ".".join(_keys(fault["loc"], content, kind == "missing"))
+    if kind == "value_error":  # a validator of ours: it says what was found, or names the key further down first
+        return f"{key}: {message}" if message.startswith("found ") else f"{key}.{message}".removeprefix(".")
+    if kind.startswith("union_tag"):
+        key = f"{key}.{context['discriminator'].strip(chr(39))}"
+    if kind == "union_tag_invalid":
+        return f"{key}: found {shown(context['tag'])}; allowed: {context['expected_tags']}"
+    if kind in ("missing", "union_tag_not_found"):
+        return f"{key}: missing; every key of the schema is required"
+    if kind == "extra_forbidden":
         return f"{key}: unknown key; allowed: only keys that the schema has"
-    if fault["type"] == "union_tag_invalid":
-        tag = fault["ctx"]["discriminator"].strip("'")
-        return f"{key}.{tag}: found {shown(fault['ctx']['tag'])}; allowed: {fault['ctx']['expected_tags']}"
-    if fault["type"] == "union_tag_not_found":
-        return f"{key}.{fault['ctx']['discriminator'].strip(chr(39))}: missing; allowed: field required"
-    if fault["type"] == "missing":
-        return f"{key}: missing; allowed: {message.lower()}"
+    if kind == "less_than_equal" and isinstance(context["le"], float):
+        message = f"At most {context['le']:g}"
     return f"{key}: found {shown(fault['input'])}; allowed: {message[0].lower()}{message[1:]}"
 
 
@@ -85,7 +86,7 @@ def _keys(location: tuple[int | str, ...], content: Any, missing: bool) -> Itera
     for number, part in enumerate(location):
         if (isinstance(content, dict) and part in content) or isinstance(part, int):
             content = content[part]
-            yield str(part)
+            yield cut(str(part))
         elif missing and number == len(location) - 1:
             yield str(part)
 
@@ -184,9 +185,7 @@ class _Content:
             return WORDS[text]
         if INTEGER.fullmatch(text):
             if not DECIMAL.fullmatch(text):
-                raise self.fault(
-                    event, f"found {shown(text)}; allowed: a decimal number of 30 digits, no zero in front"
-                )
+                raise self.fault(event, f"found {shown(text)}; allowed: up to 30 digits, no zero in front")
             return int(text)
         if FLOAT.fullmatch(text) or NOT_FINITE.fullmatch(text):
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

@@ -2,47 +2,63 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from trained_binarization.errors import UserError
-from trained_binarization.settings import Identifier, NotNegative, Positive, Settings, describe, load
+from trained_binarization.settings import Identifier, NotNegative, Positive, Sentence, Settings, describe, load
 
 FULL_PRECISION = "full_precision"
 METHOD = "method"
 
 NetworkName = Literal["vgg_small", "alexnet", "resnet18"]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+# Upper bounds lie far above any use, and within what a machine can hold.
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=1000)]
+Pixels = Annotated[int, Field(ge=8, le=4096)]
+HeldOut = Annotated[int, Field(ge=0, le=10_000_000)]
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Width = Annotated[float, Field(gt=0, le=16)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 Estimator = Literal["identity", "clipped_ste", "clipped_ste_half", "polynomial", "long_tailed"]
+
+
+def _short_names(folder: str) -> str:
+    if long := [part for part in Path(folder).parts if len(os.fsencode(part)) > 255]:
+        raise ValueError(f"found a name of {len(os.fsencode(long[0]))} bytes; allowed: at most 255")
+    return folder
+
+
+Folder = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_short_names)]
 
 
 class SmallImages(Settings):
     """Images that fit into memory: which, where they lie, and how training batches are augmented."""
 
     name: Literal["digits", "cifar10"]
-    root: str
+    root: Folder
     download: bool
-    validation: Annotated[int, Field(ge=0)]  # last training images, held out for tuning; scored instead of the test set
-    padding: Annotated[int, Field(ge=0)]  # pixels
+    validation: HeldOut  # last training images, held out for tuning; scored instead of the test set
+    padding: Annotated[int, Field(ge=0, le=256)]  # pixels
     flip: bool
-    cutout: Annotated[int, Field(ge=1)] | None  # pixels a side of a square blanked in each; null: none
+    cutout: Annotated[int, Field(ge=1, le=256)] | None  # pixels a side of a square blanked in each; null: none
 
 
 class ImageFolder(Settings):
     """Image files as {train,val}/<class>/<file>, read while they are trained on."""
 
     name: Literal["imagenet", "imagenette"]
-    root: str
-    cache: str  # where `prepare` keeps its index and, if asked, the smaller copy
-    workers: Annotated[int, Field(ge=0)]  # processes that read images; 0: the training's own
+    root: Folder
+    cache: Folder  # where `prepare` keeps its index and, if asked, the smaller copy
+    workers: Annotated[int, Field(ge=0, le=256)]  # processes that read images; 0: the training's own
     decoder: Literal["pillow", "dali"]  # of training images; dali: NVIDIA's, on a GPU its JPEG decoder
-    validation: Annotated[int, Field(ge=0)]  # training images, drawn once for all, held out for tuning
-    copy_side: Annotated[int, Field(ge=8)] | None  # short side of a smaller copy that is read instead; null: no copy
-    image_size: dict[str, Annotated[int, Field(ge=8)]]  # pixels a side that each network sees
-    resize: Annotated[int, Field(ge=8)]  # evaluation: short side before the centre crop
+    validation: HeldOut  # training images, drawn once for all, held out for tuning
+    copy_side: Pixels | None  # short side of a smaller copy that is read instead; null: no copy
+    image_size: dict[str, Pixels]  # pixels a side that each network sees
+    resize: Pixels  # evaluation: short side before the centre crop
     least_area: Annotated[float, Field(gt=0, le=1)]  # augmentation: the random crop's least share of the image
     flip: bool
 
@@ -53,7 +69,7 @@ Dataset = SmallImages | ImageFolder
 class Architecture(Settings):
     """The switches of one network's definition."""
 
-    width: Positive  # multiplies every hidden layer's channels
+    width: Width  # multiplies every hidden layer's channels
 
 
 class ResNetArchitecture(Architecture):
@@ -71,15 +87,15 @@ def _architecture_kind(value: Any) -> str:
 class Training(Settings):
     """One training: its length, optimizer and schedule. Learning rates are those at the schedule's top."""
 
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=2)]
+    epochs: Epochs
+    batch_size: Annotated[int, Field(ge=2, le=65_536)]
     optimizer: Literal["sgd", "adam"]
     learning_rate: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)]  # SGD's (Nesterov); Adam's beta_1
     weight_decay: NotNegative  # on everything but latent weights and scaling factors
     schedule: Literal["cosine", "step", "one_cycle"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    evaluate_every: Annotated[int, Field(ge=1)]  # epochs; the last epoch is always evaluated
+    evaluate_every: Epochs  # the last epoch is always evaluated
 
 
 class Pretraining(Training):
@@ -92,7 +108,7 @@ class Distillation(Settings):
     """What of the loss follows the parent's predictions instead of the labels (Hinton et al. 2015)."""
 
     share: Annotated[float, Field(gt=0, le=1)]
-    temperature: Positive  # divides both networks' logits there
+    temperature: Annotated[float, Field(gt=0, le=1000)]  # divides both networks' logits there
 
 
 class Finetuning(Training):
@@ -137,11 +153,11 @@ class Compute(Settings):
     """How it is computed: speed and precision, not what is trained (but for `autocast`)."""
 
     device: Literal["auto", "cpu", "cuda"]
-    threads: Annotated[int, Field(ge=1)]
+    threads: Threads
     autocast: Literal["bfloat16", "none"]
     channels_last: bool
     compile: bool
-    checkpoint_seconds: Positive
+    checkpoint_seconds: Annotated[float, Field(gt=0, le=1e9)]
 
     @property
     def how(self) -> str:
@@ -177,8 +193,8 @@ class Study(Settings):
     """One replication in full: data set, networks, schedules, seeds, variants."""
 
     study: Identifier
-    title: str
-    stand_in: str | None  # what it stands in with; null where it is the paper's own setting
+    title: Sentence
+    stand_in: Sentence | None  # what it stands in with; null where it is the paper's own setting
     dataset: Annotated[Dataset, Field(discriminator="name")]
     networks: Annotated[list[NetworkName], Field(min_length=1)]
     architecture: dict[
@@ -192,8 +208,8 @@ class Study(Settings):
     pretrain: Pretraining
     finetune: Finetuning
     method: Method
-    ablations: list[Identifier]
-    variants: dict[Identifier, dict[str, Any]]
+    ablations: Annotated[list[Identifier], Field(max_length=100)]
+    variants: Annotated[dict[Identifier, dict[str, Any]], Field(max_length=100)]
     compute: Compute
 
     @model_validator(mode="after")
