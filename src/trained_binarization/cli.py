@@ -1,6 +1,5 @@
 """The command line: one command a stage, and the few that a person wants."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 
 from trained_binarization.errors import UserError, one_line, require
 from trained_binarization.files import write_json, write_text
+from trained_binarization.machine import usable_cpus
 from trained_binarization.records import finished
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, load_study
 
@@ -231,7 +231,7 @@ def benchmark_training(
     from trained_binarization.training.benchmark import table
 
     study = load_study(params)
-    compute = study.compute.model_copy(update={"threads": threads or len(os.sched_getaffinity(0))})
+    compute = study.compute.model_copy(update={"threads": threads or usable_cpus()})
     result = measure_training(study.model_copy(update={"compute": compute}), images, rounds, typer.echo)
     path = results / "benchmarks" / f"training-{'cuda' if result['driver'] else 'cpu'}"
     write_json(path.with_suffix(".json"), result)
@@ -252,7 +252,7 @@ def benchmark_inference(
     from trained_binarization.evidence.figures import draw_one, inference
     from trained_binarization.evidence.tables import inference_table
 
-    threads = sorted({1, len(os.sched_getaffinity(0))})
+    threads = sorted({1, usable_cpus()})
     result = measure_inference(load_study(params), network, results, threads, rounds, typer.echo)
     folder = results / "benchmarks"
     write_json(folder / "inference.json", result)
@@ -273,7 +273,7 @@ def benchmark_imagenet(
     from trained_binarization.training.imagenet_benchmark import benchmark_imagenet as measure_imagenet
 
     study = load_study(params)
-    compute = study.compute.model_copy(update={"threads": len(os.sched_getaffinity(0))})
+    compute = study.compute.model_copy(update={"threads": usable_cpus()})
     result = measure_imagenet(study.model_copy(update={"compute": compute}), root, images, rounds, typer.echo)
     path = results / "benchmarks" / f"imagenet-{'cuda' if result['driver'] else 'cpu'}.json"
     write_json(path, result)
