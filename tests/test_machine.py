@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trained_binarization.errors import UserError
-from trained_binarization.machine import cache_folder, usable_cpus
+from trained_binarization.machine import cache_folder, ensure_home, usable_cpus
 
 
 def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,10 +69,10 @@ def test_what_somebody_else_could_have_planted_is_not_run(planted: str, temporar
         else:
             pytest.skip("only root can give files away")
     folder = cache_folder("inductor")
-    assert folder.parent == temporary
-    assert folder.name.startswith("trained-binarization-")
-    assert folder != taken
-    assert folder.stat().st_mode & 0o077 == 0
+    assert folder.parent.parent == temporary
+    assert folder.parent.name.startswith("trained-binarization-")
+    assert folder.parent != taken
+    assert folder.parent.stat().st_mode & 0o077 == 0
 
 
 def test_without_any_folder_it_says_so(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +82,15 @@ def test_without_any_folder_it_says_so(temporary: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(tempfile, "gettempdir", none)
     with pytest.raises(UserError, match=r"found no folder that can be written to .*; allowed: one that TMPDIR names"):
         cache_folder("inductor")
+
+
+def test_where_the_system_names_no_home_folder_libraries_find_one(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    ensure_home()
+    assert os.environ["HOME"] == "/somewhere"
+    monkeypatch.setenv("HOME", "~")
+    ensure_home()
+    assert Path.home() == temporary / f"trained-binarization-{os.getuid()}"
+    assert Path.home().is_dir()

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from trained_binarization.errors import UserError, one_line, require
 from trained_binarization.files import write_json, write_text
-from trained_binarization.machine import usable_cpus
+from trained_binarization.machine import ensure_home, usable_cpus
 from trained_binarization.records import finished
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, load_study
 
@@ -370,6 +370,7 @@ def summary(
 def main() -> None:
     """Run the command; what a user can mend ends in one line and status 2."""
     try:
+        ensure_home()
         status = app(standalone_mode=False)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)

@@ -12,6 +12,12 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def ensure_home() -> None:
+    """Give this process a home folder where the system names none: libraries that look for theirs would fail."""
+    if not os.path.isabs(os.path.expanduser("~")):
+        os.environ["HOME"] = str(_temporary_folder())
+
+
 def cache_folder(name: str) -> Path:
     """A folder that is this user's own, for what can be made again: below the home folder, or the temporary one.
 
@@ -21,11 +27,15 @@ def cache_folder(name: str) -> Path:
     home = Path(os.path.expanduser("~"))
     if home.is_absolute() and home != Path("/") and _own(folder := home / ".cache" / "trained-binarization" / name):
         return folder
+    folder = _temporary_folder() / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _temporary_folder() -> Path:
     try:
-        temporary = Path(tempfile.gettempdir(), f"trained-binarization-{os.getuid()}")
-        if _own(temporary) and _own(temporary / name):
-            return temporary / name
-        return Path(tempfile.mkdtemp(prefix="trained-binarization-"))
+        folder = Path(tempfile.gettempdir(), f"trained-binarization-{os.getuid()}")
+        return folder if _own(folder) else Path(tempfile.mkdtemp(prefix="trained-binarization-"))
     except OSError as error:
         raise UserError(f"found no folder that can be written to ({error}); allowed: one that TMPDIR names") from None
 
