@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from trained_binarization.errors import NotRun, UserError, require
-from trained_binarization.files import read_json, sha256, write_json, write_text, written_whole
+from trained_binarization.files import read_json, refresh, sha256, write_json, write_text, written_whole
 from trained_binarization.records import WEIGHTS, record_of, run_folder, status
 from trained_binarization.study import METHOD, ImageFolder, Run, Study
 
@@ -67,7 +67,7 @@ def deploy(study: Study, network: str, results: Path, *, again: bool = False) ->
         (folder / name).is_file() and sha256(folder / name) == sha for name, sha in before.get("files", {}).items()
     )
     if before.get("weights_sha256") == record.weights_sha256 and before.get("status") == "exported" and there:
-        path.touch()  # for engines that go by time
+        refresh(path)
         write_text(folder / "card.md", _card(study, run, results, before))  # other seeds may have come since
         return f"{path}: already there, nothing exported"
     found: dict[str, Any] = {"run": str(run), "weights_sha256": record.weights_sha256}

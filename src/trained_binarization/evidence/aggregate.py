@@ -4,7 +4,6 @@ What is written is a function of records, histories, the study and claims.yaml, 
 two runs of the same training (no dates, wall times, commits): two engines give byte-equal files.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def aggregate(study: Study, results: Path, claims_path: Path) -> str:
     _sweep(folder / "figures", {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")})
 
     files.write_json(folder / "metrics.json", _metrics(found))
-    files.write_text(folder / "verdicts.json", json.dumps(found.model_dump(), indent=1, ensure_ascii=False) + "\n")
+    files.write_json(folder / "verdicts.json", found.model_dump(), indent=1, ensure_ascii=False)
     left = f"; not run: {len(found.not_run)}, first: {found.not_run[0]['command']}" if found.not_run else ""
     return f"{study.study}: tables, figures and verdicts from {found.runs_done} of {found.runs_asked} runs{left}"
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from trained_binarization import records
-from trained_binarization.errors import UserError
 from trained_binarization.evidence import statistics
 from trained_binarization.evidence.claims import (
     AccuracyClaim,
@@ -23,6 +22,7 @@ from trained_binarization.evidence.claims import (
     load_claims,
 )
 from trained_binarization.evidence.frames import no_images, runs_frame
+from trained_binarization.files import read_model
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study, load_study
 
 AnyClaim = AccuracyClaim | HelpsClaim | SurpassesClaim
@@ -31,7 +31,7 @@ DISTILLED = "distilled from the full-precision network, which is not the paper's
 
 
 class _Content(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Verdict(_Content):
@@ -325,14 +325,7 @@ def judge(study: Study, results: Path, claims: Claims) -> StudyVerdicts:
 def read_verdicts(path: Path) -> StudyVerdicts | None:
     """The content of a verdicts.json; None where there is none; UserError where it is damaged."""
     remedy = "make it anew with: trained-binarization aggregate"
-    try:
-        return StudyVerdicts.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"])) or "content"
-        raise UserError(f"{path}: {key}: found damaged or foreign content ({fault['msg']}); {remedy}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; {remedy}") from None
+    return read_model(path, StudyVerdicts, remedy) if path.exists() else None
 
 
 def known_studies() -> list[Study]:
