@@ -11,6 +11,7 @@ from trained_binarization import files
 from trained_binarization.evidence import figures, tables
 from trained_binarization.evidence.claims import Claims, load_claims
 from trained_binarization.evidence.frames import done_records, history_frame, runs_frame
+from trained_binarization.evidence.markdown import escape
 from trained_binarization.evidence.verdicts import StudyVerdicts, judge
 from trained_binarization.study import FULL_PRECISION, Study
 
@@ -52,7 +53,7 @@ def aggregate(study: Study, results: Path, claims_path: Path) -> str:
     written = set()
     for table in study_tables(study, results, found, claims):
         files.write_text(folder / "tables" / f"{table.name}.csv", table.csv())
-        files.write_text(folder / "tables" / f"{table.name}.md", f"{table.caption}\n\n{table.markdown()}")
+        files.write_text(folder / "tables" / f"{table.name}.md", f"{escape(table.caption)}\n\n{table.markdown()}")
         written |= {f"{table.name}.csv", f"{table.name}.md"}
     long = history[CURVES].to_csv(index=False, float_format="%.6g", lineterminator="\n")
     files.write_text(folder / "tables" / "curves.csv", long)

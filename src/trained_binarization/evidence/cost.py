@@ -6,6 +6,7 @@ from typing import Any
 
 from trained_binarization import files, records
 from trained_binarization.evidence.claims import load_claims
+from trained_binarization.evidence.markdown import escape
 from trained_binarization.evidence.report import replace_between
 from trained_binarization.evidence.tables import Cell, Table
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Study, load_study
@@ -20,7 +21,7 @@ def _gpu_speed(
     """(images a second on one GPU by network and training, how they are known)."""
     if of_gpu:
         speeds = {(row["network"], row["training"]): row["images_per_second"]["median"] for row in of_gpu["training"]}
-        return speeds, f"measured on {of_gpu['device']}"
+        return speeds, f"measured on {escape(of_gpu['device'])}"
     # No GPU has run these networks: as many times the CPU's speed as VGG-Small's training on a GPU was.
     on_cpu = files.read_json(results / "benchmarks" / "training-cpu.json")
     small = {row["training"]: row["images_per_second"]["engine"]["median"] for row in on_cpu["trainings"]}
@@ -37,7 +38,7 @@ def _gpu_speed(
     said = " and ".join(f"{factor:.0f} times ({name.replace('_', ' ')})" for name, factor in factors.items())
     return speeds, (
         f"**estimated**: {said} this CPU's, as many times as VGG-Small on CIFAR-10 trains faster on one "
-        f"{', '.join(sorted(devices))} (the records of `cifar10`) than here (`training-cpu.json`); "
+        f"{escape(', '.join(sorted(devices)))} (the records of `cifar10`) than here (`training-cpu.json`); "
         "not run on a GPU, and too high where these networks are bound by memory there"
     )
 
@@ -75,7 +76,7 @@ def cost(study: Study, results: Path) -> str:
     rows.append([Cell(cell) for cell in last])
     headings = ["network", "training", "epochs", "seeds", "images/s here", "hours", "images/s, one GPU", "hours"]
     table = Table("cost", "", [*headings, "hours, eight GPUs"], rows=[], cells=rows)
-    machine = f"{result['device']}, {result['threads']} threads, commit {result['commit'][:7]}"
+    machine = f"{escape(result['device'])}, {result['threads']} threads, commit {result['commit'][:7]}"
     size_of_files = f"{loading['bytes_an_image'] / 1e3:.0f} kB"
     return f"""Measured on {machine}: medians (least to most).
 

@@ -18,6 +18,7 @@ from trained_binarization.evidence.figures import BLUE, INK, MUTED, PAPER, RULE
 from trained_binarization.evidence.frames import done_records
 from trained_binarization.evidence.invariance import THEORY, prediction, what_was_found
 from trained_binarization.evidence.left import left_to_run
+from trained_binarization.evidence.markdown import Markdown, code, escape
 from trained_binarization.evidence.tables import Cell, Table
 from trained_binarization.evidence.verdicts import (
     StudyVerdicts,
@@ -44,22 +45,25 @@ FIGURES = {
 }
 
 
-def _environment() -> Environment:
+def _environment(kind: str) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE),
-        autoescape=lambda name: name is not None and ".html" in name,
+        autoescape=kind == "html",
+        finalize=escape if kind == "md" else None,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["code"] = code
     environment.filters["chip"] = lambda verdict: tables.chip(verdict.outcome, verdict.says, verdict.delta)
     environment.filters["cells"] = tables.verdict_cells
     return environment
 
 
-def _render(template: str, **context: Any) -> str:
-    text = _environment().get_template(template).render(css=Markup((HERE / "report.css").read_text("utf-8")), **context)
+def _render(template: str, kind: str, **context: Any) -> str:
+    css = Markup((HERE / "report.css").read_text("utf-8"))
+    text = _environment(kind).get_template(f"{template}.{kind}.jinja").render(css=css, **context)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -180,7 +184,7 @@ def report_study(study: Study, results: Path, claims_path: Path) -> str:
         "paper_says": lambda verdict: tables.paper_says(claims.claims[verdict.claim], claims),
     }
     for kind in ("html", "md"):
-        files.write_text(folder / f"report.{kind}", _render(f"study.{kind}.jinja", **context))
+        files.write_text(folder / f"report.{kind}", _render("study", kind, **context))
     return f"{folder / 'report.html'}: written, and report.md beside it"
 
 
@@ -213,7 +217,7 @@ def _replication_rows(judged: dict[str, StudyVerdicts | None], claims: Claims) -
     return rows
 
 
-def _replication_markdown(rows: list[dict[str, Any]], base: str) -> str:
+def _replication_markdown(rows: list[dict[str, Any]], base: str) -> Markdown:
     """The claims table of report.md and README.md; `base` leads from that file to results/."""
     lines = ["| Claim | Paper | Ours | Verdict | Stand-ins (never the paper's setting) |", "|---|--:|--:|---|---|"]
 
@@ -227,11 +231,12 @@ def _replication_markdown(rows: list[dict[str, Any]], base: str) -> str:
             ours, outcome = shown(claim.study, row["own"])
             outcome = f"**{outcome}**"
         else:
-            ours, outcome = tables.DASH, f"not run: {row['reason']}"
-            outcome += f". Run it: `{row['command']}`" if row["command"] else ""
+            ours, outcome = tables.DASH, f"not run: {escape(row['reason'])}"
+            outcome += f". Run it: {code(row['command'])}" if row["command"] else ""
         beside = ["{0}: {2}, {1}".format(study, *shown(study, verdict)) for study, verdict in row["stand_ins"]]
-        lines.append(f"| {claim.sentence} | {row['paper']} | {ours} | {outcome} | {'; '.join(beside) or tables.DASH} |")
-    return "\n".join(lines) + "\n"
+        claimed = f"| {escape(claim.sentence)} | {row['paper']}"
+        lines.append(f"{claimed} | {ours} | {outcome} | {'; '.join(beside) or tables.DASH} |")
+    return Markdown("\n".join(lines) + "\n")
 
 
 def replace_between(path: Path, marker: str, content: str) -> bool:
@@ -302,6 +307,6 @@ def report_replication(results: Path, claims_path: Path) -> str:
         "compact": _compact(results, list(studies.values())),
     }
     for kind in ("html", "md"):
-        files.write_text(results / f"report.{kind}", _render(f"replication.{kind}.jinja", **context))
+        files.write_text(results / f"report.{kind}", _render("replication", kind, **context))
     named = replace_between(README, "claims", _replication_markdown(rows, f"{results.name}/"))
     return f"{results / 'report.html'}: written, and report.md beside it" + (f"; claims in {README}" if named else "")
