@@ -142,7 +142,8 @@ def _card(study: Study, run: Run, results: Path, found: dict[str, Any]) -> str:
         "Accuracy": f"{proof['accuracy_exported']:.2f} % on {proof['images']:,} {record.scored} images, all of them; "
         f"the framework's network {proof['accuracy_framework']:.2f} %, its record {record.last.accuracy:.2f} %; "
         f"{spread}",
-        "Record": f"{code(run_folder(results, study, run).as_posix() + '/record.json')}, commit {code(record.commit[:12])}",
+        "Record": f"{code(f'{run_folder(results, study, run).as_posix()}/record.json')}, "
+        f"commit {code(record.commit[:12])}",
         "Proof": f"{sums:,} sums of {len(proof['layers'])} binary convolutions compared, none differs; "
         f"{len(proof['differences'])} of {proof['images']:,} predictions differ"
         + (", each traced to a value within rounding of zero" if proof["differences"] else ""),

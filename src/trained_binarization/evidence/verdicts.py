@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from trained_binarization import records
-from trained_binarization.errors import UserError
+from trained_binarization.errors import UserError, one_line
 from trained_binarization.evidence import statistics
 from trained_binarization.evidence.claims import (
     AccuracyClaim,
@@ -386,4 +386,4 @@ def verify(results: Path, claims_path: Path) -> tuple[list[str], int]:
             lines.append(f"{name}: not run: {reason}" + (f"; make it with: {command}" if command else ""))
     status = 1 if "contradicted" in said else 0 if "reached" in said else 3
     end = {0: "claims were reached", 1: "a claim is contradicted", 3: "nothing could be verified"}[status]
-    return [*lines, *stand_ins, f"{end} (stand-ins do not count)"], status
+    return [one_line(line) for line in (*lines, *stand_ins, f"{end} (stand-ins do not count)")], status
