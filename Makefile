@@ -21,15 +21,15 @@ environment: .venv/made
 # The stamp is older than the lock when the lock has changed: then the environment follows it.
 .venv/made: requirements.lock pyproject.toml
 	python3 -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check --quiet --requirement requirements.lock
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes --requirement requirements.lock
 	.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
 	touch $@
 
-# Without pip itself, this package, and the CUDA libraries: PyTorch names the versions of those, for the platforms that
-# have them.
+# For every platform, with the hashes of every file of a version: pip takes no other. PyTorch's own index has CPU-only
+# builds with other hashes: to take one, install it and the rest of the lock without --require-hashes.
 lock:
 	python3 -m venv --clear .venv/lock
-	.venv/lock/bin/python -m pip install --disable-pip-version-check --quiet '.[evidence,engines,deploy,notebooks,dev]'
-	.venv/lock/bin/python -m pip freeze --all --exclude pip --exclude trained-binarization \
-		| grep --invert-match --extended-regexp '^(nvidia|cuda|triton)' > requirements.lock
+	.venv/lock/bin/python -m pip install --disable-pip-version-check --quiet uv
+	.venv/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --no-header \
+		--python-version 3.11.5 --all-extras --output-file requirements.lock pyproject.toml
 	rm -r .venv/lock

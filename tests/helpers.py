@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import yaml
+from ruamel.yaml import YAML
 
 from trained_binarization.cli import main
-from trained_binarization.study import Study, read_yaml
+from trained_binarization.settings import read_yaml
+from trained_binarization.study import Study
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 QUICK = REPOSITORY / "studies" / "quick.yaml"
@@ -57,7 +58,9 @@ def small_study(**changes: Any) -> Study:
 def write_params(path: Path, settings: Any) -> Path:
     """Write settings as a params file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style, writer.sort_base_mapping_type_on_output = False, False
+    writer.dump(settings, path)
     return path
 
 

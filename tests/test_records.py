@@ -13,7 +13,6 @@ import pytest
 from helpers import small_settings, small_study, tree
 from trained_binarization.errors import UserError
 from trained_binarization.files import write_json, write_text, written_whole
-from trained_binarization.provenance import provenance
 from trained_binarization.records import canonical, fingerprint, read_record, run_folder, settings_of, status
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study
 
@@ -266,24 +265,3 @@ def test_a_record_comes_back_as_it_was(small: Path) -> None:
     write_json(folder / "record.json", record.model_dump())
     assert (folder / "record.json").read_bytes() == before
     assert read_record(folder / "nowhere") is None
-
-
-def test_provenance_names_commit_packages_and_python() -> None:
-    found = provenance()
-    assert set(found) == {"commit", "clean", "packages", "python"}
-    assert found["python"].count(".") == 2
-    assert found["packages"]["torch"][0].isdigit()
-    assert len(found["commit"]) == 40 or found["commit"] in ("unknown", os.environ.get("SOURCE_COMMIT"))
-
-
-@pytest.mark.parametrize(("handed", "clean"), [("1", True), ("0", False), ("", None)])
-def test_without_git_the_environment_hands_commit_and_cleanness_in(
-    handed: str, clean: bool | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")  # no git
-    monkeypatch.setenv("SOURCE_COMMIT", "a" * 40)
-    monkeypatch.setenv("SOURCE_CLEAN", handed)
-    found = provenance()
-    assert (found["commit"], found["clean"]) == ("a" * 40, clean)
-    monkeypatch.delenv("SOURCE_COMMIT")
-    assert provenance()["commit"] == "unknown"

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ValidationError
 
 from helpers import REPOSITORY, small_settings, small_study, write_params
 from trained_binarization.errors import UserError
-from trained_binarization.study import FULL_PRECISION, METHOD, Method, Run, Study, load_study, read_yaml
+from trained_binarization.settings import read_yaml
+from trained_binarization.study import FULL_PRECISION, METHOD, Method, Run, Study, load_study
 
 STUDIES = sorted((REPOSITORY / "studies").glob("*.yaml"))
 

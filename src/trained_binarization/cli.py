@@ -1,6 +1,5 @@
 """The command line: one command a stage, and the few that a person wants."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from trained_binarization.errors import UserError, require
+from trained_binarization.errors import UserError, one_line, require
 from trained_binarization.files import write_json, write_text
+from trained_binarization.machine import ensure_home, usable_cpus
 from trained_binarization.records import finished, outlived
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, Study, load_study
 
@@ -236,16 +236,16 @@ def predict(model: Model, images: Annotated[list[Path], typer.Argument(help="Ima
 def benchmark_training(
     params: Params = Path("studies/cifar10.yaml"),
     results: Results = RESULTS,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; all of the machine's if not given.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Images a round; take an epoch's on a GPU.")] = 1280,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each way, in turn.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads; by default the machine's.")] = None,
+    images: Annotated[int, typer.Option(min=1, max=10_000_000, help="Images a round; on a GPU an epoch's.")] = 1280,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of each way, in turn.")] = 5,
 ) -> None:
     """Compare this engine with the stock way of training; writes results/benchmarks/training-DEVICE.{json,md}."""
     from trained_binarization.training.benchmark import benchmark_training as measure_training
     from trained_binarization.training.benchmark import table
 
     study = load_study(params)
-    compute = study.compute.model_copy(update={"threads": threads or len(os.sched_getaffinity(0))})
+    compute = study.compute.model_copy(update={"threads": threads or usable_cpus()})
     result = measure_training(study.model_copy(update={"compute": compute}), images, rounds, typer.echo)
     path = results / "benchmarks" / f"training-{'cuda' if result['driver'] else 'cpu'}"
     write_json(path.with_suffix(".json"), result)
@@ -258,7 +258,7 @@ def benchmark_inference(
     network: Network = "vgg_small",
     params: Params = Path("studies/cifar10.yaml"),
     results: Results = RESULTS,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of every engine, in turn.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of every engine, in turn.")] = 10,
 ) -> None:
     """Compare the exported model with float and int8 engines; writes results/benchmarks/inference.*."""
     require("openvino", "onnxruntime", "onnxscript", "nncf")
@@ -266,7 +266,7 @@ def benchmark_inference(
     from trained_binarization.evidence.figures import draw_one, inference
     from trained_binarization.evidence.tables import inference_table
 
-    threads = sorted({1, len(os.sched_getaffinity(0))})
+    threads = sorted({1, usable_cpus()})
     result = measure_inference(load_study(params), network, results, threads, rounds, typer.echo)
     folder = results / "benchmarks"
     write_json(folder / "inference.json", result)
@@ -279,15 +279,15 @@ def benchmark_imagenet(
     root: Annotated[Path, typer.Option(help="A folder of images, {train,val}/CLASS/FILE.JPEG, to load from.")],
     params: Params = Path("studies/imagenet.yaml"),
     results: Results = RESULTS,
-    images: Annotated[int, typer.Option(min=1, help="Images loaded a round.")] = 4096,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each way of loading, in turn.")] = 5,
+    images: Annotated[int, typer.Option(min=1, max=10_000_000, help="Images loaded a round.")] = 4096,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of each way of loading, in turn.")] = 5,
 ) -> None:
     """Measure loading and training at ImageNet's sizes; writes results/benchmarks/imagenet-DEVICE.json and the cost."""
     from trained_binarization.evidence.cost import write_cost
     from trained_binarization.training.imagenet_benchmark import benchmark_imagenet as measure_imagenet
 
     study = load_study(params)
-    compute = study.compute.model_copy(update={"threads": len(os.sched_getaffinity(0))})
+    compute = study.compute.model_copy(update={"threads": usable_cpus()})
     result = measure_imagenet(study.model_copy(update={"compute": compute}), root, images, rounds, typer.echo)
     path = results / "benchmarks" / f"imagenet-{'cuda' if result['driver'] else 'cpu'}.json"
     write_json(path, result)
@@ -355,7 +355,7 @@ def select(study: Annotated[str, typer.Argument(help="A name below studies/.")])
 @app.command()
 def summary(
     params: Params = PARAMS,
-    width: Annotated[float | None, typer.Option(min=0.01, help="In place of the study's width.")] = None,
+    width: Annotated[float | None, typer.Option(min=0.01, max=16, help="In place of the study's width.")] = None,
 ) -> None:
     """Print what each of the study's networks costs, layer by layer."""
     from trained_binarization.networks import build
@@ -384,6 +384,7 @@ def summary(
 def main() -> None:
     """Run the command; what a user can mend ends in one line and status 2."""
     try:
+        ensure_home()
         status = app(standalone_mode=False)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
@@ -398,7 +399,7 @@ def main() -> None:
             f"; found {error.__cause__.errors()[0]['input']!r}" if isinstance(error.__cause__, ValidationError) else ""
         )
         if message := " ".join(error.format_message().split()):  # none where the help was shown instead
-            typer.echo(f"error: {message}{found}", err=True)
+            typer.echo(f"error: {one_line(message + found)}", err=True)
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
 

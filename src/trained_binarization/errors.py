@@ -2,9 +2,33 @@
 
 import importlib.util
 
+LONGEST = 600
+"""Characters of the longest message: what a user wrote may be longer than a line."""
+
+
+def one_line(text: str) -> str:
+    """The text as one line that a terminal can show: control characters escaped, the middle of a long text left out."""
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    if len(printable) <= LONGEST:
+        return printable
+    return f"{printable[: LONGEST * 2 // 3]} … {printable[-LONGEST // 3 + 3 :]}"
+
+
+def cut(text: str) -> str:
+    """The text as a message echoes it: the end of a long one left out."""
+    return text if len(text) <= 80 else f"{text[:70]} … ({len(text):,} characters)"
+
+
+def shown(value: object) -> str:
+    """A value as a message names what was found: its repr, cut."""
+    return cut(repr(value))
+
 
 class UserError(Exception):
     """One line that names the file, the key, what was found and what is allowed; the command ends with status 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class NotRun(UserError):
@@ -15,4 +39,4 @@ def require(*packages: str) -> None:
     """NotRun where one of the optional packages is missing."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise NotRun(f"{package} is not installed: pip install '.[deploy]'")
+            raise NotRun(f"{package} is not installed: pip install -e '.[deploy]'")

@@ -7,17 +7,30 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from trained_binarization.errors import UserError
 
+Model = TypeVar("Model", bound=BaseModel)
+
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file, in hexadecimal; UserError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def refresh(path: Path) -> None:
+    """Set a file's time to now, for engines that go by time; in a folder that is read-only it stays."""
+    with suppress(OSError):
+        os.utime(path)
 
 
 @contextmanager
@@ -33,7 +46,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}; nothing there was changed") from None
     finally:
-        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
+        with suppress(OSError):  # its folder may not be there, or be closed
+            partial.unlink()
 
 
 @contextmanager
@@ -59,17 +73,40 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+def write_json(path: Path, value: Any, **layout: Any) -> None:
+    """Write a value as JSON, indented by 2 unless `layout` says otherwise, whole or not at all.
+
+    UserError where a number is not finite: JSON has none.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False, **{"indent": 2} | layout)
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be written: {error}; nothing there was changed") from None
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object that we wrote; UserError where it is damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: found damaged content ({error}); allowed: a whole file; delete it") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: found {type(value).__name__}; allowed: an object; delete the file")
     return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def read_model(path: Path, model: type[Model], remedy: str) -> Model:
+    """A JSON file as a model; UserError with the remedy where it is damaged, foreign, or cannot be read."""
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"])) or "content"
+        raise UserError(f"{path}: {key}: found damaged or foreign content ({fault['msg']}); {remedy}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; {remedy}") from None

@@ -9,15 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from trained_binarization.errors import UserError
-from trained_binarization.files import sha256
+from trained_binarization.files import read_model, refresh, sha256
 from trained_binarization.study import ImageFolder, Run, Study
-
-Model = TypeVar("Model", bound=BaseModel)
 
 METHOD_VERSION = 1
 """Rises when training changes its meaning; a faster way to the same numbers leaves it."""
@@ -134,21 +132,10 @@ def fingerprint(study: Study, run: Run, data_checksum: str) -> str:
     return hashlib.sha256(canonical(what).encode()).hexdigest()
 
 
-def _read(path: Path, model: type[Model], remedy: str) -> Model:
-    try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"])) or "content"
-        raise UserError(f"{path}: {key}: found damaged or foreign content ({fault['msg']}); {remedy}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; {remedy}") from None
-
-
 def read_record(folder: Path) -> Record | None:
     """The record in a run's folder; None where there is none; UserError where it is damaged."""
     path = folder / "record.json"
-    return _read(path, Record, "allowed: a whole record; delete the file to train anew") if path.exists() else None
+    return read_model(path, Record, "allowed: a whole record; delete the file to train anew") if path.exists() else None
 
 
 def data_path(results: Path, study: Study) -> Path:
@@ -161,7 +148,7 @@ def read_data(results: Path, study: Study) -> Data:
     path = data_path(results, study)
     if not path.exists():
         raise UserError(f"{path}: no such file; make it with: trained-binarization prepare")
-    data = _read(path, Data, "make it anew with: trained-binarization prepare")
+    data = read_model(path, Data, "make it anew with: trained-binarization prepare")
     if data.dataset != study.dataset.name:
         raise UserError(
             f"{path}: dataset: found '{data.dataset}'; allowed: '{study.dataset.name}', the study's; "
@@ -223,7 +210,7 @@ def finished(results: Path, study: Study, run: Run) -> Record | None:
     if outlived(results, study, run):
         print(f"{run}: its parent was trained anew since, to other weights; to start from these: {run.command} --again")
     for name in ("record.json", "history.csv"):
-        (run_folder(results, study, run) / name).touch()  # for engines that go by time; the content is left alone
+        refresh(run_folder(results, study, run) / name)
     return record
 
 

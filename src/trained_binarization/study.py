@@ -2,57 +2,63 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from trained_binarization.errors import UserError
+from trained_binarization.settings import Identifier, NotNegative, Positive, Sentence, Settings, describe, load
 
 FULL_PRECISION = "full_precision"
 METHOD = "method"
 
 NetworkName = Literal["vgg_small", "alexnet", "resnet18"]
-Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+# Upper bounds lie far above any use, and within what a machine can hold.
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=1000)]
+Pixels = Annotated[int, Field(ge=8, le=4096)]
+HeldOut = Annotated[int, Field(ge=0, le=10_000_000)]
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Width = Annotated[float, Field(gt=0, le=16)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 Estimator = Literal["identity", "clipped_ste", "clipped_ste_half", "polynomial", "long_tailed"]
 
 
-class Settings(BaseModel):
-    """Base of all settings: an unknown key is an error, and no value is converted from another type."""
+def _short_names(folder: str) -> str:
+    if long := [part for part in Path(folder).parts if len(os.fsencode(part)) > 255]:
+        raise ValueError(f"found a name of {len(os.fsencode(long[0]))} bytes; allowed: at most 255")
+    return folder
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, serialize_by_alias=True)
+
+Folder = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_short_names)]
 
 
 class SmallImages(Settings):
     """Images that fit into memory: which, where they lie, and how training batches are augmented."""
 
     name: Literal["digits", "cifar10"]
-    root: str
+    root: Folder
     download: bool
-    validation: Annotated[int, Field(ge=0)]  # last training images, held out for tuning; scored instead of the test set
-    padding: Annotated[int, Field(ge=0)]  # pixels
+    validation: HeldOut  # last training images, held out for tuning; scored instead of the test set
+    padding: Annotated[int, Field(ge=0, le=256)]  # pixels
     flip: bool
-    cutout: Annotated[int, Field(ge=1)] | None  # pixels a side of a square blanked in each; null: none
+    cutout: Annotated[int, Field(ge=1, le=256)] | None  # pixels a side of a square blanked in each; null: none
 
 
 class ImageFolder(Settings):
     """Image files as {train,val}/<class>/<file>, read while they are trained on."""
 
     name: Literal["imagenet", "imagenette"]
-    root: str
-    cache: str  # where `prepare` keeps its index and, if asked, the smaller copy
-    workers: Annotated[int, Field(ge=0)]  # processes that read images; 0: the training's own
+    root: Folder
+    cache: Folder  # where `prepare` keeps its index and, if asked, the smaller copy
+    workers: Annotated[int, Field(ge=0, le=256)]  # processes that read images; 0: the training's own
     decoder: Literal["pillow", "dali"]  # of training images; dali: NVIDIA's, on a GPU its JPEG decoder
-    validation: Annotated[int, Field(ge=0)]  # training images, drawn once for all, held out for tuning
-    copy_side: Annotated[int, Field(ge=8)] | None  # short side of a smaller copy that is read instead; null: no copy
-    image_size: dict[str, Annotated[int, Field(ge=8)]]  # pixels a side that each network sees
-    resize: Annotated[int, Field(ge=8)]  # evaluation: short side before the centre crop
+    validation: HeldOut  # training images, drawn once for all, held out for tuning
+    copy_side: Pixels | None  # short side of a smaller copy that is read instead; null: no copy
+    image_size: dict[str, Pixels]  # pixels a side that each network sees
+    resize: Pixels  # evaluation: short side before the centre crop
     least_area: Annotated[float, Field(gt=0, le=1)]  # augmentation: the random crop's least share of the image
     flip: bool
 
@@ -63,7 +69,7 @@ Dataset = SmallImages | ImageFolder
 class Architecture(Settings):
     """The switches of one network's definition."""
 
-    width: Positive  # multiplies every hidden layer's channels
+    width: Width  # multiplies every hidden layer's channels
 
 
 class ResNetArchitecture(Architecture):
@@ -81,15 +87,15 @@ def _architecture_kind(value: Any) -> str:
 class Training(Settings):
     """One training: its length, optimizer and schedule. Learning rates are those at the schedule's top."""
 
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=2)]
+    epochs: Epochs
+    batch_size: Annotated[int, Field(ge=2, le=65_536)]
     optimizer: Literal["sgd", "adam"]
     learning_rate: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)]  # SGD's (Nesterov); Adam's beta_1
     weight_decay: NotNegative  # on everything but latent weights and scaling factors
     schedule: Literal["cosine", "step", "one_cycle"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    evaluate_every: Annotated[int, Field(ge=1)]  # epochs; the last epoch is always evaluated
+    evaluate_every: Epochs  # the last epoch is always evaluated
 
 
 class Pretraining(Training):
@@ -102,7 +108,7 @@ class Distillation(Settings):
     """What of the loss follows the parent's predictions instead of the labels (Hinton et al. 2015)."""
 
     share: Annotated[float, Field(gt=0, le=1)]
-    temperature: Positive  # divides both networks' logits there
+    temperature: Annotated[float, Field(gt=0, le=1000)]  # divides both networks' logits there
 
 
 class Finetuning(Training):
@@ -147,11 +153,11 @@ class Compute(Settings):
     """How it is computed: speed and precision, not what is trained (but for `autocast`)."""
 
     device: Literal["auto", "cpu", "cuda"]
-    threads: Annotated[int, Field(ge=1)]
+    threads: Threads
     autocast: Literal["bfloat16", "none"]
     channels_last: bool
     compile: bool
-    checkpoint_seconds: Positive
+    checkpoint_seconds: Annotated[float, Field(gt=0, le=1e9)]
 
     @property
     def how(self) -> str:
@@ -187,8 +193,8 @@ class Study(Settings):
     """One replication in full: data set, networks, schedules, seeds, variants."""
 
     study: Identifier
-    title: str
-    stand_in: str | None  # what it stands in with; null where it is the paper's own setting
+    title: Sentence
+    stand_in: Sentence | None  # what it stands in with; null where it is the paper's own setting
     dataset: Annotated[Dataset, Field(discriminator="name")]
     networks: Annotated[list[NetworkName], Field(min_length=1)]
     architecture: dict[
@@ -202,8 +208,8 @@ class Study(Settings):
     pretrain: Pretraining
     finetune: Finetuning
     method: Method
-    ablations: list[Identifier]
-    variants: dict[Identifier, dict[str, Any]]
+    ablations: Annotated[list[Identifier], Field(max_length=100)]
+    variants: Annotated[dict[Identifier, dict[str, Any]], Field(max_length=100)]
     compute: Compute
 
     @model_validator(mode="after")
@@ -257,10 +263,11 @@ class Study(Settings):
             return self.method
         if name not in self.variants:
             raise UserError(f"variant: found '{name}'; allowed: {', '.join([FULL_PRECISION, METHOD, *self.ablations])}")
+        changed = self.method.model_dump() | self.variants[name]
         try:
-            return Method.model_validate(self.method.model_dump() | self.variants[name])
+            return Method.model_validate(changed)
         except ValidationError as error:
-            raise ValueError(f"variants.{name}.{describe(error)}") from None
+            raise ValueError(f"variants.{name}.{describe(error, changed)}") from None
 
     def runs(self) -> Iterator[Run]:
         """Every run of the study, in order of worth: the method's seeds after their parents, then each ablation's."""
@@ -310,82 +317,6 @@ class Study(Settings):
         return self.pretrain if run.variant == FULL_PRECISION else self.finetune
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that stands twice is an error, not a silent last one wins."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if not isinstance(key, str | int | float | bool | None):
-                raise UserError(
-                    f"{self.name}: line {key_node.start_mark.line + 1}: found {key!r} as a key; allowed: text"
-                )
-            if key in seen:
-                raise UserError(f"{self.name}: line {key_node.start_mark.line + 1}: key '{key}' stands twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 reads 1e-4 as a string: numbers as YAML 1.2 and JSON write them are meant.
-_UniqueKeyLoader.yaml_implicit_resolvers = {
-    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_UniqueKeyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def describe(error: ValidationError) -> str:
-    """The first fault of a validation as `key: found ...; allowed: ...`."""
-    fault = error.errors()[0]
-    parts = [str(part) for part in fault["loc"] if part not in ("[key]", "Architecture", "ResNetArchitecture")]
-    if parts[:1] == ["dataset"]:
-        del parts[1:2]  # pydantic names the kind of data set besides
-    key = ".".join(parts)
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "value_error":
-        return f"{key}.{message}" if key else message
-    if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed: only keys that the schema has (see params.yaml)"
-    if fault["type"] == "union_tag_invalid":
-        return f"{key}.name: found {fault['ctx']['tag']!r}; allowed: {fault['ctx']['expected_tags']}"
-    if fault["type"] == "union_tag_not_found":
-        return f"{key}.name: missing; allowed: the data set's name"
-    if fault["type"] == "missing":
-        return f"{key}: missing; allowed: {message.lower()}"
-    return f"{key}: found {fault['input']!r}; allowed: {message[0].lower()}{message[1:]}"
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file; UserError where it is missing or is no YAML."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            loader = _UniqueKeyLoader(file)
-            loader.name = str(path)
-            return loader.get_single_data()
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; allowed: a study file such as params.yaml or studies/quick.yaml"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    except (ValueError, RecursionError) as error:  # an impossible date, a hundred nested lists
-        raise UserError(f"{path}: not YAML that can be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise UserError(f"{path}: {line}not YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None
-
-
 def load_study(path: Path) -> Study:
     """The study in a params file; UserError with one line for the first thing that is wrong in it."""
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: found {type(content).__name__}; allowed: a mapping with the keys of a study")
-    try:
-        return Study.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {describe(error)}") from None
+    return load(path, Study)

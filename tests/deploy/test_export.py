@@ -215,7 +215,7 @@ def test_without_openvino_commands_say_so(work: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for arguments in (("predict", "m.xml", "a.png"), ("evaluate", "m.xml"), ("benchmark", "inference")):
         outcome = command(*arguments, folder=work)
-        assert (outcome.status, outcome.err) == (2, "error: openvino is not installed: pip install '.[deploy]'\n")
+        assert (outcome.status, outcome.err) == (2, "error: openvino is not installed: pip install -e '.[deploy]'\n")
 
 
 def test_two_exports_are_equal_byte_for_byte(trained: Path, tmp_path: Path) -> None:

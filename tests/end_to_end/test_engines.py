@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from engine_project import Project, new_project, tiny_settings
 
-from helpers import tree
+from helpers import tree, write_params
 
 pytestmark = pytest.mark.engine
 
@@ -69,7 +68,7 @@ def test_a_changed_variant_retrains_its_own_runs_alone(
     before, metrics = project.trained(), (project.results / "metrics.json").read_bytes()
     settings = tiny_settings()
     settings["variants"]["no_l2"] = {"latent_std": None}
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    write_params(project.folder / "params.yaml", settings)
     printed = ENGINES[engine](project)
     after = project.trained()
     assert {run for run in RUNS if after[run] != before[run]} == {"vgg_small/no_l2/seed0", "vgg_small/no_l2/seed1"}
@@ -110,7 +109,7 @@ def test_a_changed_variant_is_noticed_in_a_fresh_clone(engine: str, by_dvc: Proj
     project = source.clone(tmp_path / "clone")
     settings = tiny_settings()
     settings["variants"]["from_scratch"]["latent_std"] = None
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    write_params(project.folder / "params.yaml", settings)
     ENGINES[engine](project)
     assert set(project.trained()) == {"vgg_small/from_scratch/seed0", "vgg_small/from_scratch/seed1"}
 
@@ -124,7 +123,7 @@ def test_in_a_fresh_clone_parents_are_trained_once_more_for_a_variant_that_start
     project = source.clone(tmp_path / "clone")
     settings = tiny_settings()
     settings["variants"]["no_l2"] = {"latent_std": None}
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    write_params(project.folder / "params.yaml", settings)
     with pytest.raises(AssertionError, match=r"make it with: trained-binarization pretrain .* --again"):
         project.dvc("repro")
     project.snakemake()
@@ -181,7 +180,7 @@ def test_a_wrong_study_ends_in_one_line_before_any_job(wrong: str, by_snakemake:
     settings = tiny_settings()
     for key, value in changes.items():
         settings[key] = value if not isinstance(value, dict) else settings[key] | value
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_params(project.folder / "params.yaml", settings)
     lines = project.snakemake(status=2).splitlines()
     assert lines[-1].startswith(f"error: {says}"), lines
     assert "; allowed: " in lines[-1]

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from synthetic import CLAIMS, ROOT
 
+from helpers import write_params
 from trained_binarization.errors import UserError
 from trained_binarization.evidence.claims import load_claims
+from trained_binarization.settings import read_yaml
 
 
 def test_the_abstract_is_complete() -> None:
@@ -36,23 +37,23 @@ def test_previous_works_and_sizes() -> None:
     ("path", "value", "told"),
     [
         (("surprise",), 1, "surprise: unknown key"),
-        (("claims", "l2_helps", "delt"), 1, "claims.l2_helps.helps.delt: unknown key"),
-        (("claims", "l2_helps", "delta"), -1.0, "claims.l2_helps.helps.delta: found -1.0"),
+        (("claims", "l2_helps", "delt"), 1, "claims.l2_helps.delt: unknown key"),
+        (("claims", "l2_helps", "delta"), -1.0, "claims.l2_helps.delta: found -1.0"),
         (("claims", "l2_helps", "kind"), "hopes", "claims.l2_helps"),
-        (("claims", "vgg_small_accuracy", "value"), "92.3", "claims.vgg_small_accuracy.accuracy.value: found '92.3'"),
+        (("claims", "vgg_small_accuracy", "value"), "92.3", "claims.vgg_small_accuracy.value: found '92.3'"),
         (("claims", "vgg_small_accuracy", "network"), "vgg", "claims.vgg_small_accuracy.network: found 'vgg'"),
         (("rules", "outcomes", "helps"), None, "rules.outcomes.helps: found None"),
         (("published", 0, "source"), "hearsay", "published.0.source: found 'hearsay'"),
     ],
 )
 def test_a_fault_is_one_line(tmp_path: Path, path: tuple[str | int, ...], value: object, told: str) -> None:
-    content = yaml.safe_load(CLAIMS.read_text("utf-8"))
+    content = read_yaml(CLAIMS)
     place = content
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
     file = tmp_path / "claims.yaml"
-    file.write_text(yaml.safe_dump(content), "utf-8")
+    write_params(file, content)
     with pytest.raises(UserError) as error:
         load_claims(file)
     assert str(error.value).startswith(f"{file}: {told}")
@@ -61,9 +62,9 @@ def test_a_fault_is_one_line(tmp_path: Path, path: tuple[str | int, ...], value:
 
 
 def test_a_missing_outcome_is_told(tmp_path: Path) -> None:
-    content = yaml.safe_load(CLAIMS.read_text("utf-8"))
+    content = read_yaml(CLAIMS)
     del content["rules"]["outcomes"]["hurts"]
-    (tmp_path / "claims.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    write_params(tmp_path / "claims.yaml", content)
     with pytest.raises(UserError, match=r"rules\.outcomes: found no 'hurts'"):
         load_claims(tmp_path / "claims.yaml")
 

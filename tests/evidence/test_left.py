@@ -10,7 +10,8 @@ from helpers import REPOSITORY
 from trained_binarization.evidence.left import left_to_run
 from trained_binarization.files import write_json
 from trained_binarization.records import fingerprint, read_data, read_record, settings_of
-from trained_binarization.study import Study, load_study, read_yaml
+from trained_binarization.settings import read_yaml
+from trained_binarization.study import Study, load_study
 
 RESULTS = REPOSITORY / "results"
 

@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import yaml
 from synthetic import CLAIMS, ROOT, cifar10_study, quick_study, write_data, write_results, write_run
 
+from helpers import write_params
 from trained_binarization.errors import UserError
 from trained_binarization.evidence.aggregate import aggregate
 from trained_binarization.evidence.report import report_replication, report_study
@@ -43,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     house = tmp_path_factory.mktemp("house")
     (house / "studies").mkdir()
     for study in (quick_study(), cifar10_study()):
-        (house / "studies" / f"{study.study}.yaml").write_text(yaml.safe_dump(study.model_dump()), "utf-8")
+        write_params(house / "studies" / f"{study.study}.yaml", study.model_dump())
     shutil.copyfile(CLAIMS, house / "claims.yaml")
     (house / "README.md").write_text("# Title\n\n<!-- claims:begin -->\nold\n<!-- claims:end -->\n\nEnd.\n", "utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -115,7 +115,7 @@ def test_without_the_papers_setting_every_claim_is_not_run(house: Path, quick: S
 
 
 def test_not_run_names_the_command(house: Path, cifar10: Study) -> None:
-    (house / "studies" / "cifar10.yaml").write_text(yaml.safe_dump(cifar10.model_dump()), "utf-8")
+    write_params(house / "studies" / "cifar10.yaml", cifar10.model_dump())
     report_replication(Path("results"), Path("claims.yaml"))
     assert "select cifar10 &amp;&amp; snakemake --cores all" in Path("results/report.html").read_text("utf-8")
     assert "select cifar10 && snakemake --cores all" in Path("results/report.md").read_text("utf-8")

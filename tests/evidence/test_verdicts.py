@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 from synthetic import CLAIMS, write_data, write_results, write_run
 
+from helpers import write_params
 from trained_binarization import records
 from trained_binarization.errors import UserError
 from trained_binarization.evidence.aggregate import aggregate
@@ -26,7 +26,7 @@ def outcomes(found: StudyVerdicts) -> dict[str, str]:
 
 
 def save_study(study: Study, house: Path) -> None:
-    (house / "studies" / f"{study.study}.yaml").write_text(yaml.safe_dump(study.model_dump()), "utf-8")
+    write_params(house / "studies" / f"{study.study}.yaml", study.model_dump())
 
 
 def write_with(study: Study, results: Path, accuracies: dict[str, list[float]]) -> None:

@@ -9,7 +9,8 @@ import pytest
 from helpers import REPOSITORY, command, merged, write_params
 from trained_binarization.networks import build
 from trained_binarization.networks.summary import layer_costs
-from trained_binarization.study import Architecture, Method, read_yaml
+from trained_binarization.settings import read_yaml
+from trained_binarization.study import Architecture, Method
 
 COMMITTED = sorted((REPOSITORY / "results" / "benchmarks").glob("training-*.json"))
 

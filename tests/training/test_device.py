@@ -1,5 +1,11 @@
 """The device and its settings."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -42,3 +48,50 @@ def test_the_processor_has_a_name() -> None:
     assert name
     assert "\n" not in name
     assert driver is None
+
+
+COMPILE = """
+import torch
+from trained_binarization.study import Compute
+from trained_binarization.training.device import compiled, set_up
+from trained_binarization.errors import UserError
+set_up(Compute.model_validate({compute}))
+try:
+    print(compiled(lambda x: x.sin() + 1)(torch.zeros(64)).sum().item())
+except UserError as error:
+    print(error)
+"""
+
+
+def compiling(**environment: str) -> str:
+    """What a function that is compiled gives in a process of its own, or the error's line."""
+    program = COMPILE.format(compute=compute(compile=True).model_dump())
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"} | environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_a_compiler_one_line_names_the_setting(tmp_path: Path) -> None:
+    line = compiling(PATH="/nowhere", CXX="no-such-compiler", HOME=str(tmp_path))
+    assert line.startswith("compute.compile: found true, but torch.compile fails here (")
+    assert "allowed: false, or true with a C++ compiler" in line
+    assert line.count("\n") == 1
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: g++ is not here")
+def test_without_a_home_folder_it_compiles(tmp_path: Path) -> None:
+    assert compiling(HOME="/", TMPDIR=str(tmp_path)) == "64.0\n"
+    assert any(tmp_path.glob("trained-binarization-*/inductor/*"))
+
+
+def test_a_cache_that_cannot_be_written_to_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"^TORCHINDUCTOR_CACHE_DIR: found .*/file, which cannot be written to"):
+        set_up(compute(compile=True))

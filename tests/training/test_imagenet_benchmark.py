@@ -9,7 +9,8 @@ import pytest
 from folders import write_folder
 from helpers import REPOSITORY, command, merged, write_params
 from trained_binarization.evidence.cost import IMAGES, cost
-from trained_binarization.study import Study, load_study, read_yaml
+from trained_binarization.settings import read_yaml
+from trained_binarization.study import Study, load_study
 
 COMMITTED = REPOSITORY / "results" / "benchmarks" / "imagenet-cpu.json"
 

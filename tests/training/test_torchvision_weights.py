@@ -13,7 +13,8 @@ from helpers import merged, write_params
 from trained_binarization.errors import UserError
 from trained_binarization.networks.resnet18 import ResNet18
 from trained_binarization.records import fingerprint
-from trained_binarization.study import FULL_PRECISION, METHOD, Run, load_study, read_yaml
+from trained_binarization.settings import read_yaml
+from trained_binarization.study import FULL_PRECISION, METHOD, Run, load_study
 from trained_binarization.training import torchvision_weights
 from trained_binarization.training.torchvision_weights import convolutions, estimate_statistics, fetch, mapped, norms
 

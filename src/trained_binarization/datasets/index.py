@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from trained_binarization.errors import UserError
 from trained_binarization.files import read_json, sha256, write_json, write_text
+from trained_binarization.machine import usable_cpus
 from trained_binarization.study import ImageFolder
 
 PARTS = ("train", "val")
@@ -230,7 +231,7 @@ def make_index(dataset: ImageFolder) -> None:
     """
     classes, digest, faulty = folders(dataset), hashlib.sha256(), 0
     counts = dict.fromkeys(PARTS, 0)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding and hashing leave Python's lock alone
+    with ThreadPoolExecutor(usable_cpus()) as pool:  # decoding and hashing leave Python's lock alone
         for part in PARTS:
             for name in tqdm(classes, desc=f"{dataset.root}/{part}", unit="class", disable=None):
                 text, faults = _index_class(dataset, part, name, pool)

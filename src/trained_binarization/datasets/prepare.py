@@ -5,7 +5,7 @@ from pathlib import Path
 from trained_binarization.datasets import open_dataset
 from trained_binarization.datasets.images import check_validation
 from trained_binarization.errors import UserError
-from trained_binarization.files import write_json
+from trained_binarization.files import refresh, write_json
 from trained_binarization.records import Data, data_path, read_data
 from trained_binarization.study import ImageFolder, SmallImages, Study
 
@@ -40,7 +40,7 @@ def prepare(study: Study, results: Path) -> str:
     """
     path = data_path(results, study)
     if _needs_no_images(study, results):
-        path.touch()
+        refresh(path)
         return f"{path}: already there; whatever trains on the images verifies them again"
     if isinstance(study.dataset, ImageFolder):
         from trained_binarization.datasets.index import make_index

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from trained_binarization.errors import NotRun, UserError, require
-from trained_binarization.files import read_json, sha256, write_json, write_text, written_whole
+from trained_binarization.files import read_json, refresh, sha256, write_json, write_text, written_whole
 from trained_binarization.records import WEIGHTS, record_of, run_folder, status
 from trained_binarization.study import METHOD, ImageFolder, Run, Study
 
@@ -67,7 +67,7 @@ def deploy(study: Study, network: str, results: Path, *, again: bool = False) ->
         (folder / name).is_file() and sha256(folder / name) == sha for name, sha in before.get("files", {}).items()
     )
     if before.get("weights_sha256") == record.weights_sha256 and before.get("status") == "exported" and there:
-        path.touch()  # for engines that go by time
+        refresh(path)
         write_text(folder / "card.md", _card(study, run, results, before))  # other seeds may have come since
         return f"{path}: already there, nothing exported"
     found: dict[str, Any] = {"run": str(run), "weights_sha256": record.weights_sha256}
@@ -110,11 +110,12 @@ def _proven(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]
 
 def _card(study: Study, run: Run, results: Path, found: dict[str, Any]) -> str:
     """The model card, from the records."""
+    from trained_binarization.evidence.markdown import code, escape
     from trained_binarization.evidence.statistics import t_interval
 
     title = f"# Model card: {run.network}, 1 bit, {study.study}\n"
     if found["status"] != "exported":
-        return f"{title}\n{found['status']}\n"
+        return f"{title}\n{escape(found['status'])}\n"
     record, proof = record_of(results, study, run), found["proof"]
     seeds = [study.find(run.network, METHOD, seed) for seed in study.seeds.finetune]
     done = [status(results, study, one, record.data_checksum) for one in seeds]
@@ -126,20 +127,23 @@ def _card(study: Study, run: Run, results: Path, found: dict[str, Any]) -> str:
             f"mean of {interval.n} seeds {interval.mean:.2f} %, 95 % interval {interval.low:.2f} to {interval.high:.2f}"
         )
     bytes_of = found["bytes"]
-    files = "\n".join(f"- `{name}`: {bytes_of[name]:,} bytes, SHA-256 `{sha}`" for name, sha in found["files"].items())
+    files = "\n".join(
+        f"- {code(name)}: {bytes_of[name]:,} bytes, SHA-256 {code(sha)}" for name, sha in found["files"].items()
+    )
     sums, size = sum(layer["sums"] for layer in proof["layers"]), found["image_size"]
     facts = {
         "Network": f"{run.network}, width {study.architecture[run.network].width:g}; weights and activations of one "
         "bit, but for the first convolution and the classifier (float32)",
         "Method": "Xu & Cheung, BMVC 2019, as reconstructed in this repository",
-        "Study": f"`{study.study}`: {study.title}",
-        "Stands in with": study.stand_in or "nothing: the paper's own setting",
+        "Study": f"`{study.study}`: {escape(study.title)}",
+        "Stands in with": escape(study.stand_in or "nothing: the paper's own setting"),
         "Data": f"{study.dataset.name}, checksum `{record.data_checksum[:16]}`",
         "Licence of the data": LICENCES[study.dataset.name],
         "Accuracy": f"{proof['accuracy_exported']:.2f} % on {proof['images']:,} {record.scored} images, all of them; "
         f"the framework's network {proof['accuracy_framework']:.2f} %, its record {record.last.accuracy:.2f} %; "
         f"{spread}",
-        "Record": f"`{run_folder(results, study, run).as_posix()}/record.json`, commit `{record.commit[:12]}`",
+        "Record": f"{code(f'{run_folder(results, study, run).as_posix()}/record.json')}, "
+        f"commit {code(record.commit[:12])}",
         "Proof": f"{sums:,} sums of {len(proof['layers'])} binary convolutions compared, none differs; "
         f"{len(proof['differences'])} of {proof['images']:,} predictions differ"
         + (", each traced to a value within rounding of zero" if proof["differences"] else ""),

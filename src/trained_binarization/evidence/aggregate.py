@@ -4,18 +4,18 @@ What is written is a function of records, histories, the study and claims.yaml, 
 two runs of the same training (no dates, wall times, commits): two engines give byte-equal files.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from trained_binarization import files
 from trained_binarization.evidence import figures, tables
 from trained_binarization.evidence.claims import Claims, load_claims
-from trained_binarization.evidence.frames import done_records, history_frame, runs_frame
+from trained_binarization.evidence.frames import HISTORY, done_records, history_frame, runs_frame
+from trained_binarization.evidence.markdown import escape
 from trained_binarization.evidence.verdicts import StudyVerdicts, judge
 from trained_binarization.study import FULL_PRECISION, Study
 
-CURVES = ["network", "variant", "seed", "epoch", "train_loss", "train_accuracy", "evaluation_accuracy"]
+CURVES = ["network", "variant", "seed", *HISTORY]
 
 
 def study_tables(study: Study, results: Path, found: StudyVerdicts, claims: Claims) -> list[tables.Table]:
@@ -53,7 +53,7 @@ def aggregate(study: Study, results: Path, claims_path: Path) -> str:
     written = set()
     for table in study_tables(study, results, found, claims):
         files.write_text(folder / "tables" / f"{table.name}.csv", table.csv())
-        files.write_text(folder / "tables" / f"{table.name}.md", f"{table.caption}\n\n{table.markdown()}")
+        files.write_text(folder / "tables" / f"{table.name}.md", f"{escape(table.caption)}\n\n{table.markdown()}")
         written |= {f"{table.name}.csv", f"{table.name}.md"}
     long = history[CURVES].to_csv(index=False, float_format="%.6g", lineterminator="\n")
     files.write_text(folder / "tables" / "curves.csv", long)
@@ -63,7 +63,7 @@ def aggregate(study: Study, results: Path, claims_path: Path) -> str:
     _sweep(folder / "figures", {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")})
 
     files.write_json(folder / "metrics.json", _metrics(found))
-    files.write_text(folder / "verdicts.json", json.dumps(found.model_dump(), indent=1, ensure_ascii=False) + "\n")
+    files.write_json(folder / "verdicts.json", found.model_dump(), indent=1, ensure_ascii=False)
     left = f"; not run: {len(found.not_run)}, first: {found.not_run[0]['command']}" if found.not_run else ""
     return f"{study.study}: tables, figures and verdicts from {found.runs_done} of {found.runs_asked} runs{left}"
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from trained_binarization.errors import UserError
-from trained_binarization.study import Identifier, Positive, Seeds, Settings, Study, describe, read_yaml
+from trained_binarization.settings import Identifier, Positive, Sentence, Settings, load
+from trained_binarization.study import Seeds, Study
 
 Outcome = Literal[
     "exceeded",
@@ -23,23 +23,24 @@ Outcome = Literal[
     "not run",
 ]
 Meaning = Literal["reached", "contradicted", "open"]
+Parameters = Annotated[int, Field(gt=0, le=10**15)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Paper(Settings):
     """The paper that is replicated."""
 
-    title: str
-    authors: str
-    venue: str
-    arxiv: str
+    title: Sentence
+    authors: Sentence
+    venue: Sentence
+    arxiv: Sentence
 
 
 class Rules(Settings):
     """What every judgement shares; the rules themselves stand in words at the head of claims.yaml."""
 
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    seeds: Annotated[int, Field(ge=2)]
+    seeds: Annotated[int, Field(ge=2, le=1000)]
     outcomes: dict[Outcome, Meaning]
 
     @model_validator(mode="after")
@@ -53,9 +54,9 @@ class Rules(Settings):
 class NetworkFacts(Settings):
     """A network at full width: how it is called, and its parameters without scaling factors."""
 
-    title: str
-    parameters: Annotated[int, Field(gt=0)]
-    binary_parameters: Annotated[int, Field(gt=0)]
+    title: Sentence
+    parameters: Parameters
+    binary_parameters: Parameters
 
     @property
     def bytes_float(self) -> int:
@@ -69,11 +70,11 @@ class NetworkFacts(Settings):
 
 
 class _Claim(Settings):
-    sentence: str
+    sentence: Sentence
     network: Identifier
     dataset: Identifier
-    metric: str
-    where: str
+    metric: Sentence
+    where: Sentence
     study: Identifier  # the one study that can fill the claim's cell
 
 
@@ -108,7 +109,7 @@ class Contrast(Settings):
     plus: Identifier
     minus: Identifier
     delta: Positive
-    asks: str
+    asks: Sentence
 
 
 class Family(Settings):
@@ -116,7 +117,7 @@ class Family(Settings):
 
     network: Identifier
     seeds: Seeds
-    most: Annotated[int, Field(ge=2)] | None = None  # seeds, where their number follows from the first ones' spread
+    most: Annotated[int, Field(ge=2, le=100)] | None = None  # seeds at most, where their number follows from the spread
     half_width: Positive | None = None  # points, of the primary interval that `most` aims at
     contrasts: Annotated[dict[Identifier, Contrast], Field(min_length=1)]
 
@@ -133,24 +134,24 @@ class Published(Settings):
 
     network: Identifier
     dataset: Identifier
-    name: str
-    year: int
-    bits: Annotated[str, Field(pattern=r"^\d+/\d+$")]
+    name: Sentence
+    year: Annotated[int, Field(ge=1900, le=2100)]
+    bits: Annotated[str, Field(pattern=r"^[0-9]+/[0-9]+$", max_length=5)]
     structure: Literal["plain", "other", "unstated"]
     top1: Percent
     top5: Percent | None = None
     source: Identifier
     previous: bool
-    note: str | None = None
+    note: Sentence | None = None
 
 
 class Deviation(Settings):
     """Where this replication cannot follow the paper, or chooses for it."""
 
-    what: str
-    paper: str
-    here: str
-    reason: str
+    what: Sentence
+    paper: Sentence
+    here: Sentence
+    reason: Sentence
 
 
 class Claims(Settings):
@@ -162,7 +163,7 @@ class Claims(Settings):
     claims: Annotated[dict[Identifier, Claim], Field(min_length=1)]
     families: dict[Identifier, Family]  # by study
     invariance: Invariance
-    sources: dict[Identifier, str]
+    sources: dict[Identifier, Sentence]
     published: list[Published]
     deviations: list[Deviation]
 
@@ -199,10 +200,4 @@ class Claims(Settings):
 
 def load_claims(path: Path) -> Claims:
     """The content of claims.yaml; UserError with one line for the first thing that is wrong in it."""
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: found {type(content).__name__}; allowed: a mapping with the keys of claims.yaml")
-    try:
-        return Claims.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {describe(error).replace(' (see params.yaml)', '')}") from None
+    return load(path, Claims)

@@ -4,14 +4,24 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from trained_binarization import files, records
+from pydantic import BaseModel
+
+from trained_binarization import records
 from trained_binarization.evidence.claims import load_claims
+from trained_binarization.evidence.markdown import escape
+from trained_binarization.evidence.measured import ImageNet, Training
 from trained_binarization.evidence.report import replace_between
 from trained_binarization.evidence.tables import Cell, Table
+from trained_binarization.files import read_model
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Study, load_study
 
 IMAGES = 1_281_167
 """ImageNet's training images: an epoch."""
+
+
+def _read(results: Path, name: str, schema: type[BaseModel]) -> dict[str, Any]:
+    remedy = f"measure it anew with: trained-binarization benchmark {name.split('-')[0]}"
+    return read_model(results / "benchmarks" / name, schema, remedy).model_dump()
 
 
 def _gpu_speed(
@@ -20,9 +30,9 @@ def _gpu_speed(
     """(images a second on one GPU by network and training, how they are known)."""
     if of_gpu:
         speeds = {(row["network"], row["training"]): row["images_per_second"]["median"] for row in of_gpu["training"]}
-        return speeds, f"measured on {of_gpu['device']}"
+        return speeds, f"measured on {escape(of_gpu['device'])}"
     # No GPU has run these networks: as many times the CPU's speed as VGG-Small's training on a GPU was.
-    on_cpu = files.read_json(results / "benchmarks" / "training-cpu.json")
+    on_cpu = _read(results, "training-cpu.json", Training)
     small = {row["training"]: row["images_per_second"]["engine"]["median"] for row in on_cpu["trainings"]}
     study = load_study(Path("studies/cifar10.yaml"))
     factors, devices = {}, set()
@@ -37,7 +47,7 @@ def _gpu_speed(
     said = " and ".join(f"{factor:.0f} times ({name.replace('_', ' ')})" for name, factor in factors.items())
     return speeds, (
         f"**estimated**: {said} this CPU's, as many times as VGG-Small on CIFAR-10 trains faster on one "
-        f"{', '.join(sorted(devices))} (the records of `cifar10`) than here (`training-cpu.json`); "
+        f"{escape(', '.join(sorted(devices)))} (the records of `cifar10`) than here (`training-cpu.json`); "
         "not run on a GPU, and too high where these networks are bound by memory there"
     )
 
@@ -45,9 +55,9 @@ def _gpu_speed(
 def cost(study: Study, results: Path) -> str:
     """The loader's measurement and the study's hours, as Markdown; from results/benchmarks and the records."""
     assert isinstance(study.dataset, ImageFolder)
-    result = files.read_json(results / "benchmarks" / "imagenet-cpu.json")
-    path = results / "benchmarks" / "imagenet-cuda.json"
-    of_gpu = files.read_json(path) if path.exists() else None
+    result = _read(results, "imagenet-cpu.json", ImageNet)
+    gpu = "imagenet-cuda.json"
+    of_gpu = _read(results, gpu, ImageNet) if (results / "benchmarks" / gpu).exists() else None
     title = load_claims(Path("claims.yaml")).title
     loading, workers = (of_gpu or result)["loading"], study.dataset.workers
     speeds, ratios = loading["images_per_second"], loading["times_stock"]
@@ -75,7 +85,7 @@ def cost(study: Study, results: Path) -> str:
     rows.append([Cell(cell) for cell in last])
     headings = ["network", "training", "epochs", "seeds", "images/s here", "hours", "images/s, one GPU", "hours"]
     table = Table("cost", "", [*headings, "hours, eight GPUs"], rows=[], cells=rows)
-    machine = f"{result['device']}, {result['threads']} threads, commit {result['commit'][:7]}"
+    machine = f"{escape(result['device'])}, {result['threads']} threads, commit {result['commit'][:7]}"
     size_of_files = f"{loading['bytes_an_image'] / 1e3:.0f} kB"
     return f"""Measured on {machine}: medians (least to most).
 

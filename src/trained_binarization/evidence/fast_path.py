@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from trained_binarization.errors import UserError
+from trained_binarization.evidence.markdown import escape
 from trained_binarization.evidence.statistics import t_interval
 from trained_binarization.records import record_of, run_folder
 from trained_binarization.study import Study
@@ -35,7 +36,7 @@ def table(fast: Study, plain: Study, results: Path, plain_results: Path) -> str:
         "",
         f"`{fast.study}` is trained with {fast.compute.how}; `{plain.study}`, the same runs by the same settings and "
         f"seeds, with {plain.compute.how}. Accuracy in percent after the last epoch; the interval is Student's of the "
-        f"mean of the differences, {100 * CONFIDENCE:.0f} %. Both are stand-ins: {fast.stand_in}.",
+        f"mean of the differences, {100 * CONFIDENCE:.0f} %. Both are stand-ins: {escape(fast.stand_in)}.",
         "",
         "| variant | seed | fast | plain | difference, points |",
         "|---|---|---|---|---|",

@@ -69,6 +69,11 @@ ESTIMATOR_NAMES = {
 }
 
 
+def plain(text: str) -> str:
+    """Text as it is, on one line: matplotlib would read what stands between two dollars as mathematics."""
+    return " ".join(text.split()).replace("$", r"\$")
+
+
 def in_words(variant: str) -> str:
     """A variant's name as a label."""
     return " ".join({"ste": "STE", "l2": "L2"}.get(word, word) for word in variant.split("_"))
@@ -134,7 +139,7 @@ def curves(history: pd.DataFrame, claims: Claims) -> Figure | None:
         evaluated = own.dropna(subset=["evaluation_accuracy"])
         sns.lineplot(evaluated, y="evaluation_accuracy", color=colour, err_kws={"alpha": 0.25, "lw": 0}, **band)
         title = in_words(variant)
-        axes.set_title(f"{claims.title(network)}: {title}" if several else title, fontsize=10.5)
+        axes.set_title(f"{plain(claims.title(network))}: {title}" if several else title, fontsize=10.5)
         axes.set(xlabel="epoch", ylabel="accuracy, %")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -173,10 +178,8 @@ def ablation(comparisons: list[Comparison], claims: Claims) -> Figure | None:
             row.differences, y + np.asarray(jitter), s=20, facecolors="none", edgecolors=colour, linewidths=0.9
         )
         axes.scatter([float(np.mean(row.differences))], [y], s=46, color=colour, marker="D", zorder=3)
-    labels = [in_words(row.ablation) for row in known]
-    labels = [
-        f"{claims.title(row.network)}: {name}" if several else name for row, name in zip(known, labels, strict=True)
-    ]
+    networks = [f"{plain(claims.title(row.network))}: " if several else "" for row in known]
+    labels = [network + in_words(row.ablation) for network, row in zip(networks, known, strict=True)]
     axes.set_yticks(range(len(known)), labels)
     axes.set_ylim(len(known) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
@@ -230,7 +233,9 @@ def alphas(history: pd.DataFrame, claims: Claims) -> Figure | None:
         )
         if prefix == "alpha_weight.":
             axes.set_yscale("log")
-        axes.set_title(f"{claims.title(network)}: scaling factors {title}" if several else f"scaling factors {title}")
+        axes.set_title(
+            f"{plain(claims.title(network))}: scaling factors {title}" if several else f"scaling factors {title}"
+        )
         axes.set(xlabel="", ylabel="α")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         last = axes is axes_list[-1] or several
@@ -268,7 +273,7 @@ def _label_published(axes: Axes, rows: list[Published], sizes: list[float], gap:
     for left in (True, False):
         chosen = sorted(
             (
-                (row.top1, size, row.name)
+                (row.top1, size, plain(row.name))
                 for row, size in zip(rows, sizes, strict=True)
                 if (row.bits == "32/32") == left
             ),
@@ -302,21 +307,20 @@ def size(found: StudyVerdicts, claims: Claims) -> Figure | None:
         values = [row.top1 for row in published] + [row.mean for row in ours]
         _label_published(axes, published, sizes, gap=(max(values) - min(values) + 1) / 22)
     shapes = {FULL_PRECISION: ("D", INK), METHOD: ("D", BLUE)}
-    label = " (stand-in)" if found.stand_in else ""
+    kind = " (stand-in)" if found.stand_in else ""
     several = len(found.networks) > 1
     for one in ours:
         marker, colour = shapes[one.variant]
         x = (one.bytes or 0) / 1e6
         if one.low is not None and one.high is not None:
             axes.plot([x, x], [one.low, one.high], color=colour, lw=2)
-        name = f"{claims.title(one.network)}, " if several else ""
-        name += f"{in_words(one.variant)}{label}"
+        name = f"{plain(claims.title(one.network))}, " if several else ""
+        name += f"{in_words(one.variant)}{kind}"
         axes.scatter(x, one.mean, s=58, color=colour, marker=marker, zorder=4, label=name)
     axes.set_xscale("log")
     every = sizes + [(row.bytes or 0) / 1e6 for row in ours]
     axes.set_xlim(min(every) / 1.8, max(every) * 1.8)
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_major_formatter(plain)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="model size, MB (log scale)", ylabel="top-1 accuracy, %")
     handles, labels = axes.get_legend_handles_labels()
@@ -342,7 +346,7 @@ def inference(result: dict[str, Any]) -> Figure:
         axes.plot([ms["5 %"], ms["95 %"]], [y, y], color=colour, lw=2)
         axes.scatter(ms["median"], y, s=46, color=colour, zorder=4)
         axes.annotate(f"{ms['median']:.2g}", (ms["95 %"], y), (6, -3.5), textcoords="offset points", color=INK)
-    axes.set_yticks(range(len(rows)), [row["engine"] for row in rows])
+    axes.set_yticks(range(len(rows)), [plain(row["engine"]) for row in rows])
     axes.set_xscale("log")
     axes.set_xlim(
         min(row["milliseconds"]["5 %"] for row in rows) / 1.5, max(r["milliseconds"]["95 %"] for r in rows) * 2

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from trained_binarization import records
+from trained_binarization.errors import UserError
 from trained_binarization.study import ImageFolder, Run, Study
 
 RUN_COLUMNS = (
@@ -26,6 +27,9 @@ RUN_COLUMNS = (
     "reason",  # why it is not done
     "command",  # what makes it
 )
+
+HISTORY = ["epoch", "train_loss", "train_accuracy", "evaluation_accuracy"]
+"""The columns of a run's history.csv that are read by name."""
 
 
 def no_images(study: Study) -> str:
@@ -83,10 +87,22 @@ def history_frame(study: Study, results: Path) -> pd.DataFrame:
     frames = []
     for run, status, _, _ in done_records(study, results):
         if status == "done":
-            frame = pd.read_csv(records.run_folder(results, study, run) / "history.csv")
+            frame = _read_history(records.run_folder(results, study, run) / "history.csv", run)
             frame.insert(0, "seed", run.seed)
             frame.insert(0, "variant", run.variant)
             frame.insert(0, "network", run.network)
             frames.append(frame)
-    columns = ["network", "variant", "seed", "epoch", "train_loss", "train_accuracy", "evaluation_accuracy"]
+    columns = ["network", "variant", "seed", *HISTORY]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _read_history(path: Path, run: Run) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path)
+        if missing := [column for column in HISTORY if column not in frame]:
+            raise ValueError(f"no column {missing[0]}")
+        if text := [str(column) for column in frame if not pd.api.types.is_numeric_dtype(frame[column])]:
+            raise ValueError(f"column {text[0]} holds what is no number")
+        return frame
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: found damaged content ({error}); train it anew: {run.command} --again") from None

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,6 +19,8 @@ from trained_binarization.evidence.figures import BLUE, INK, MUTED, PAPER, RULE
 from trained_binarization.evidence.frames import done_records
 from trained_binarization.evidence.invariance import THEORY, prediction, what_was_found
 from trained_binarization.evidence.left import left_to_run
+from trained_binarization.evidence.markdown import Markdown, code, escape
+from trained_binarization.evidence.measured import Deployed, Inference
 from trained_binarization.evidence.tables import Cell, Table
 from trained_binarization.evidence.verdicts import (
     StudyVerdicts,
@@ -44,29 +47,42 @@ FIGURES = {
 }
 
 
-def _environment() -> Environment:
+def _environment(kind: str) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE),
-        autoescape=lambda name: name is not None and ".html" in name,
+        autoescape=kind == "html",
+        finalize=escape if kind == "md" else None,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["code"] = code
     environment.filters["chip"] = lambda verdict: tables.chip(verdict.outcome, verdict.says, verdict.delta)
     environment.filters["cells"] = tables.verdict_cells
     return environment
 
 
-def _render(template: str, **context: Any) -> str:
-    text = _environment().get_template(template).render(css=Markup((HERE / "report.css").read_text("utf-8")), **context)
+def _render(template: str, kind: str, **context: Any) -> str:
+    css = Markup((HERE / "report.css").read_text("utf-8"))
+    text = _environment(kind).get_template(f"{template}.{kind}.jinja").render(css=css, **context)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def inline_svg(path: Path, label: str) -> Markup:
-    """A figure's SVG to stand inside a page: scalable, in the page's colours, its ids its own."""
-    svg = path.read_text(encoding="utf-8")
-    svg = svg[svg.index("<svg") :]
+AGGREGATE = "make it anew with: trained-binarization aggregate"
+
+
+def inline_svg(path: Path, label: str, remedy: str = AGGREGATE) -> Markup:
+    """A figure's SVG to stand inside a page: scalable, in the page's colours, its ids its own.
+
+    UserError with the remedy where the file is not there, damaged, or would do more than show something.
+    """
+    try:
+        svg = path.read_text(encoding="utf-8")
+        _only_shows(ElementTree.fromstring(svg))
+        svg = svg[svg.index("<svg") :]
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        raise UserError(f"{path}: found no figure of ours ({error}); {remedy}") from None
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
@@ -76,6 +92,16 @@ def inline_svg(path: Path, label: str) -> Markup:
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg).replace("url(#", f"url(#{name}-")
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{Markup.escape(label)}"', 1).strip())
+
+
+def _only_shows(svg: ElementTree.Element) -> None:
+    """ValueError where an SVG holds a script, or names another file."""
+    for element in svg.iter():
+        names = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        if element.tag.rpartition("}")[2].lower() in ("script", "foreignobject", "iframe", "a"):
+            raise ValueError(f"it holds {element.tag}")
+        if any(name.startswith("on") for name in names) or not names.get("href", "#").startswith("#"):
+            raise ValueError(f"it holds {element.tag} with {sorted(names)}")
 
 
 def _figures(folder: Path) -> dict[str, dict[str, Any]]:
@@ -165,6 +191,8 @@ def report_study(study: Study, results: Path, claims_path: Path) -> str:
     found = read_verdicts(folder / "verdicts.json")
     if found is None:
         raise UserError(f"{folder / 'verdicts.json'}: no such file; make it with: trained-binarization aggregate")
+    if unknown := {verdict.claim for verdict in found.verdicts} - claims.claims.keys():
+        raise UserError(f"{folder / 'verdicts.json'}: claim: found '{min(unknown)}', not in {claims_path}; {AGGREGATE}")
     made = {table.name: table for table in study_tables(study, results, found, claims)}
     made["runs"] = _runs_with_provenance(made["runs"], study, results)
     context = {
@@ -180,7 +208,7 @@ def report_study(study: Study, results: Path, claims_path: Path) -> str:
         "paper_says": lambda verdict: tables.paper_says(claims.claims[verdict.claim], claims),
     }
     for kind in ("html", "md"):
-        files.write_text(folder / f"report.{kind}", _render(f"study.{kind}.jinja", **context))
+        files.write_text(folder / f"report.{kind}", _render("study", kind, **context))
     return f"{folder / 'report.html'}: written, and report.md beside it"
 
 
@@ -213,7 +241,7 @@ def _replication_rows(judged: dict[str, StudyVerdicts | None], claims: Claims) -
     return rows
 
 
-def _replication_markdown(rows: list[dict[str, Any]], base: str) -> str:
+def _replication_markdown(rows: list[dict[str, Any]], base: str) -> Markdown:
     """The claims table of report.md and README.md; `base` leads from that file to results/."""
     lines = ["| Claim | Paper | Ours | Verdict | Stand-ins (never the paper's setting) |", "|---|--:|--:|---|---|"]
 
@@ -227,11 +255,12 @@ def _replication_markdown(rows: list[dict[str, Any]], base: str) -> str:
             ours, outcome = shown(claim.study, row["own"])
             outcome = f"**{outcome}**"
         else:
-            ours, outcome = tables.DASH, f"not run: {row['reason']}"
-            outcome += f". Run it: `{row['command']}`" if row["command"] else ""
+            ours, outcome = tables.DASH, f"not run: {escape(row['reason'])}"
+            outcome += f". Run it: {code(row['command'])}" if row["command"] else ""
         beside = ["{0}: {2}, {1}".format(study, *shown(study, verdict)) for study, verdict in row["stand_ins"]]
-        lines.append(f"| {claim.sentence} | {row['paper']} | {ours} | {outcome} | {'; '.join(beside) or tables.DASH} |")
-    return "\n".join(lines) + "\n"
+        claimed = f"| {escape(claim.sentence)} | {row['paper']}"
+        lines.append(f"{claimed} | {ours} | {outcome} | {'; '.join(beside) or tables.DASH} |")
+    return Markdown("\n".join(lines) + "\n")
 
 
 def replace_between(path: Path, marker: str, content: str) -> bool:
@@ -251,19 +280,23 @@ def _compact(results: Path, studies: list[Study]) -> dict[str, Any]:
     """What was exported and proven, and the inference benchmark; None where there is none."""
     exported = []
     for study in studies:
-        for path in sorted((results / study.study / "deploy").glob("*/deploy.json")):
-            found = files.read_json(path)
-            exported.append((study, path.parent.name, path.parent.relative_to(results).as_posix(), found))
+        for network in study.networks:
+            folder = Path(study.study, "deploy", network)
+            path = results / folder / "deploy.json"
+            if path.exists():
+                remedy = f"make it anew with: trained-binarization deploy --network {network} --again"
+                exported.append((study, network, folder.as_posix(), files.read_model(path, Deployed, remedy)))
     path = results / "benchmarks" / "inference.json"
     if not path.exists():
         return {"exported": exported, "benchmark": None, "figure": None}
-    result = files.read_json(path)
+    remedy = "measure it anew with: trained-binarization benchmark inference"
+    result = files.read_model(path, Inference, remedy).model_dump(by_alias=True)
     caption = (
         f"Latency of study {result['study']}'s {result['network']} by engine, one image at a time, one thread. "
         "Bars: 5 % to 95 % of calls."
     )
     figure = {
-        "svg": inline_svg(path.with_suffix(".svg"), caption),
+        "svg": inline_svg(path.with_suffix(".svg"), caption, remedy),
         "caption": caption,
         "png": "benchmarks/inference.png",
     }
@@ -302,6 +335,6 @@ def report_replication(results: Path, claims_path: Path) -> str:
         "compact": _compact(results, list(studies.values())),
     }
     for kind in ("html", "md"):
-        files.write_text(results / f"report.{kind}", _render(f"replication.{kind}.jinja", **context))
+        files.write_text(results / f"report.{kind}", _render("replication", kind, **context))
     named = replace_between(README, "claims", _replication_markdown(rows, f"{results.name}/"))
     return f"{results / 'report.html'}: written, and report.md beside it" + (f"; claims in {README}" if named else "")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from trained_binarization.evidence.claims import AccuracyClaim, Claims, HelpsClaim, SurpassesClaim
+from trained_binarization.evidence.markdown import Markdown, code, escape
 from trained_binarization.evidence.verdicts import Comparison, StudyVerdicts, Verdict
 from trained_binarization.study import FULL_PRECISION, METHOD
 
@@ -45,12 +46,11 @@ class Table:
             writer.writerow([_raw(value) for value in row.values()])
         return out.getvalue()
 
-    def markdown(self, base: str | None = None) -> str:
+    def markdown(self, base: str | None = None) -> Markdown:
         """A Markdown table; with `base` cells link: to anchors of that file ("" for the same), to files as they are."""
 
         def show(cell: Cell) -> str:
-            text = cell.text.replace("|", "\\|")
-            text = f"`{text}`" if cell.style == "code" and text else text
+            text = code(cell.text) if cell.style == "code" else escape(cell.text)
             return (
                 f"[{text}]({base if cell.link[0] == '#' else ''}{cell.link})"
                 if base is not None and cell.link
@@ -64,7 +64,7 @@ class Table:
             shown = [show(cell) for cell in row]
             shown[0] = "".join(f'<a id="{mark}"></a>' for mark in marks) + shown[0]
             lines.append("| " + " | ".join(shown) + " |")
-        return "\n".join(lines) + "\n"
+        return Markdown("\n".join(lines) + "\n")
 
 
 def _raw(value: Any) -> str:

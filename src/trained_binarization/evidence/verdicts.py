@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from trained_binarization import records
-from trained_binarization.errors import UserError
+from trained_binarization.errors import UserError, one_line
 from trained_binarization.evidence import statistics
 from trained_binarization.evidence.claims import (
     AccuracyClaim,
@@ -23,6 +23,8 @@ from trained_binarization.evidence.claims import (
     load_claims,
 )
 from trained_binarization.evidence.frames import no_images, runs_frame
+from trained_binarization.files import read_model
+from trained_binarization.settings import Identifier
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study, load_study
 
 AnyClaim = AccuracyClaim | HelpsClaim | SurpassesClaim
@@ -31,16 +33,16 @@ DISTILLED = "distilled from the full-precision network, which is not the paper's
 
 
 class _Content(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Verdict(_Content):
     """One claim judged by one study. Accuracies in percent; for an ingredient `ours` is a difference in points."""
 
-    claim: str
+    claim: Identifier
     kind: str
-    network: str
-    ablation: str | None
+    network: Identifier
+    ablation: Identifier | None
     stand_in: str | None  # what the study stands in with; None where it fills the claim's cell
     outcome: Outcome
     says: Meaning
@@ -57,8 +59,8 @@ class Verdict(_Content):
 class Comparison(_Content):
     """The method against one ablation, paired by seed. Accuracies in percent, differences in points."""
 
-    network: str
-    ablation: str
+    network: Identifier
+    ablation: Identifier
     changes: str
     seeds: list[int]
     method: float | None  # mean over the common seeds
@@ -78,8 +80,8 @@ class Comparison(_Content):
 class Accuracy(_Content):
     """A network's mean accuracy (percent, last epochs) by one variant, with its interval and size in bytes."""
 
-    network: str
-    variant: str
+    network: Identifier
+    variant: Identifier
     seeds: list[int]
     mean: float
     low: float | None
@@ -92,12 +94,12 @@ class Accuracy(_Content):
 class StudyVerdicts(_Content):
     """results/<study>/verdicts.json: all that a study's records say."""
 
-    study: str
+    study: Identifier
     title: str
     stand_in: str | None
-    dataset: str
+    dataset: Identifier
     scored: str
-    networks: list[str]
+    networks: list[Identifier]
     runs_asked: int
     runs_done: int
     not_run: list[dict[str, str]]  # run, reason, command
@@ -325,14 +327,10 @@ def judge(study: Study, results: Path, claims: Claims) -> StudyVerdicts:
 def read_verdicts(path: Path) -> StudyVerdicts | None:
     """The content of a verdicts.json; None where there is none; UserError where it is damaged."""
     remedy = "make it anew with: trained-binarization aggregate"
-    try:
-        return StudyVerdicts.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"])) or "content"
-        raise UserError(f"{path}: {key}: found damaged or foreign content ({fault['msg']}); {remedy}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; {remedy}") from None
+    found = read_model(path, StudyVerdicts, remedy) if path.exists() else None
+    if found and found.study != path.parent.name:
+        raise UserError(f"{path}: study: found '{found.study}'; allowed: '{path.parent.name}', its folder's; {remedy}")
+    return found
 
 
 def known_studies() -> list[Study]:
@@ -388,4 +386,4 @@ def verify(results: Path, claims_path: Path) -> tuple[list[str], int]:
             lines.append(f"{name}: not run: {reason}" + (f"; make it with: {command}" if command else ""))
     status = 1 if "contradicted" in said else 0 if "reached" in said else 3
     end = {0: "claims were reached", 1: "a claim is contradicted", 3: "nothing could be verified"}[status]
-    return [*lines, *stand_ins, f"{end} (stand-ins do not count)"], status
+    return [one_line(line) for line in (*lines, *stand_ins, f"{end} (stand-ins do not count)")], status

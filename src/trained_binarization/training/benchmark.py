@@ -16,6 +16,7 @@ from trained_binarization.binarization.layers import BinaryConv2d, alphas, keep_
 from trained_binarization.datasets import open_dataset
 from trained_binarization.datasets.images import Images
 from trained_binarization.errors import UserError
+from trained_binarization.evidence.markdown import escape
 from trained_binarization.provenance import provenance
 from trained_binarization.study import FULL_PRECISION, METHOD, Compute, Run, SmallImages, Study
 from trained_binarization.training.device import describe, set_up
@@ -240,7 +241,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"# Training {result['network']} (width {result['width']:g}): this engine and the stock way",
         "",
-        f"On {result['device']}, {result['driver'] or 'no GPU'}, {result['threads']} threads, torch "
+        f"On {escape(result['device'])}, {result['driver'] or 'no GPU'}, {result['threads']} threads, torch "
         f"{result['packages']['torch']}, commit {result['commit'][:7]}. In turn, {result['rounds']} rounds of "
         f"{result['images']} images each; median (least to most). Engine: {how}. Stock: torchvision's transforms in a "
         "DataLoader with workers, float32, default layout, eager.",

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from trained_binarization.errors import UserError
 from trained_binarization.files import sha256, written_whole
 
 FOLDER = "checkpoints"
@@ -51,7 +52,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return tensors, json.loads(file.metadata()["progress"])
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, UserError, ValueError, SafetensorError) as error:
             print(f"{path}: damaged, not used, removed: {error}", flush=True)
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return None

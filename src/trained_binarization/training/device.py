@@ -5,11 +5,16 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from trained_binarization.errors import UserError
+from trained_binarization.machine import cache_folder
 from trained_binarization.study import Compute
 
 
@@ -21,12 +26,46 @@ def set_up(compute: Compute) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
-    if compute.compile and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+    if compute.compile:
         # A cache of its own that outlasts the process: sixteen runs of one network compile once.
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path.home() / ".cache" / "trained-binarization" / "inductor")
+        _use_cache(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or str(cache_folder("inductor")))
     if compute.device != "cpu" and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def _use_cache(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    except OSError as error:
+        raise UserError(
+            f"TORCHINDUCTOR_CACHE_DIR: found {folder}, which cannot be written to ({error.strerror}); "
+            "allowed: another folder, or compute.compile: false"
+        ) from None
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """torch.compile, every call of the same shapes; UserError at the first call where this machine cannot compile."""
+    fast = torch.compile(function, dynamic=False)
+    from torch._dynamo.exc import BackendCompilerFailed  # takes seconds to import, and is there by now
+
+    @wraps(function)
+    def call(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        try:
+            return fast(*arguments, **named)
+        except BackendCompilerFailed as error:
+            raise UserError(
+                f"compute.compile: found true, but torch.compile fails here ({str(error).splitlines()[0]}); "
+                "allowed: false, or true with a C++ compiler (g++ and Python's headers)"
+            ) from None
+
+    return call
 
 
 def describe(device: torch.device) -> tuple[str, str | None]:
@@ -39,7 +78,8 @@ def describe(device: torch.device) -> tuple[str, str | None]:
         return torch.cuda.get_device_name(device), f"driver {driver}, CUDA {torch.version.cuda}"
     name = platform.processor() or platform.machine()
     if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpuinfo = Path("/proc/cpuinfo")
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines() if os.access(cpuinfo, os.R_OK) else []
         fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
         name = fields.get("model name", name)
         if "cpu family" in fields:  # the name alone can hide the generation: "AMD EPYC" is any of them

@@ -24,7 +24,7 @@ from trained_binarization.networks.summary import layer_costs
 from trained_binarization.provenance import provenance
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, Study
 from trained_binarization.training.benchmark import refuse_distillation, spread
-from trained_binarization.training.device import describe, set_up
+from trained_binarization.training.device import compiled, describe, set_up
 from trained_binarization.training.graph import EAGER_CALLS
 from trained_binarization.training.loop import Trainer
 from trained_binarization.training.progress import Progress
@@ -78,7 +78,7 @@ def _loading(
     def batches_of(way: FolderImages, device: torch.device) -> Callable[[], Iterator[Any]]:
         trained_on = way.trained_on(way.dataset, device)
         # As in a training's step.
-        load = torch.compile(trained_on.load, dynamic=False) if study.compute.compile else trained_on.load
+        load = compiled(trained_on.load) if study.compute.compile else trained_on.load
         return lambda: (load(*one) for one in trained_on.batches(0, 0, batch, 0, slice(None)))
 
     transform = transforms.Compose(

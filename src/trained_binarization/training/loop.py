@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from trained_binarization.binarization.layers import ALPHA_FLOOR, alphas, binary_layers, keep_positive, scaling_penalty
 from trained_binarization.datasets.augment import normalise
 from trained_binarization.study import Compute, Finetuning, Training
+from trained_binarization.training.device import compiled
 from trained_binarization.training.distributed import ALONE, World, data_parallel
 from trained_binarization.training.graph import GraphedUpdate
 from trained_binarization.training.optimizers import build_optimizers, restore_state, set_rate, state_tensors
@@ -199,8 +200,7 @@ class Trainer:
         if compute.compile:
             # Forget the networks before this one, or the ninth of a process would silently run eagerly.
             torch.compiler.reset()
-            # dynamic=False: every batch has one shape. Evaluation stays eager, in float32.
-            self.objective = torch.compile(self._objective, dynamic=False)
+            self.objective = compiled(self._objective)  # evaluation stays eager, in float32
         self.update: Callable[..., Tensor] = self._update
         if self.device.type == "cuda" and world.size == 1:
             self.update = GraphedUpdate(self._update)
