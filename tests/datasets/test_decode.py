@@ -223,6 +223,15 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
             read_file(path)
 
 
+def test_a_name_with_control_characters_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a\n\x1b[31mb.png"
+    with pytest.raises(UserError, match=r"a\\n\\x1b\[31mb.png': cannot be read: No such file"):
+        read_file(path)
+    with pytest.raises(UserError) as raised:
+        decode(path, b"GIF89a")
+    assert str(raised.value).isprintable()
+
+
 def test_images_are_opened_by_this_decoder_alone() -> None:
     source = REPOSITORY / "src" / "trained_binarization"
     using = {path.name for path in source.rglob("*.py") if re.search(r"\bImage\.open\(", path.read_text("utf-8"))}

@@ -48,10 +48,16 @@ SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
+def _named(path: Path) -> str:
+    """A path in one line, whatever characters it has."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
+
+
 def refused(path: Path, reason: object) -> UserError:
     """The error of a file that is not shown, in one line."""
     text = " ".join(str(reason).split()) or type(reason).__name__
-    return UserError(f"{path}: cannot be read as an image: {text}; replace or remove it")
+    return UserError(f"{_named(path)}: cannot be read as an image: {text}; replace or remove it")
 
 
 def read_file(path: Path, remedy: str = "replace or remove it") -> bytes:
@@ -59,12 +65,12 @@ def read_file(path: Path, remedy: str = "replace or remove it") -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path}: found no regular file; allowed: a JPEG or PNG file; {remedy}")
+            raise UserError(f"{_named(path)}: found no regular file; allowed: a JPEG or PNG file; {remedy}")
         if found.st_size > MOST_BYTES:
-            raise UserError(f"{path}: found {found.st_size:,} bytes; allowed: at most {MOST_BYTES:,}; {remedy}")
+            raise UserError(f"{_named(path)}: found {found.st_size:,} bytes; allowed: at most {MOST_BYTES:,}; {remedy}")
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy}") from None
+        raise UserError(f"{_named(path)}: cannot be read: {error.strerror}; {remedy}") from None
 
 
 def open_image(path: Path, content: bytes) -> Image.Image:
