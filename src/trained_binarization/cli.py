@@ -58,11 +58,15 @@ def _outcome(run: Run, accuracy: float, scored: str, trained: bool) -> str:
 
 
 @app.command()
-def prepare(params: Params = PARAMS, results: Results = RESULTS) -> None:
+def prepare(
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+    again: Annotated[bool, typer.Option("--again", help="Read every image, also where nothing has changed.")] = False,
+) -> None:
     """Validate the whole study, verify the data set's checksums, write results/STUDY/data.json."""
     from trained_binarization.datasets.prepare import prepare as prepare_dataset
 
-    typer.echo(prepare_dataset(load_study(params), results))
+    typer.echo(prepare_dataset(load_study(params), results, again))
 
 
 @app.command()

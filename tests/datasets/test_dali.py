@@ -98,9 +98,11 @@ def test_odd_files_are_seen_as_pillow_sees_them(tmp_path: Path) -> None:
     turned = image.getexif()
     turned[0x0112] = 6  # to be shown turned by a quarter
     odd = {"CMYK": image.convert("CMYK"), "L": image.convert("L"), "P": image.convert("P"), "EXIF": image}
+    odd["RGBA"] = image.convert("RGBA")
+    odd["RGBA"].putalpha(image.convert("L"))
     for number, (kind, one) in enumerate(odd.items()):
         content = io.BytesIO()
-        if kind == "P":
+        if kind in ("P", "RGBA"):
             one.save(content, "PNG")
         else:
             one.save(content, "JPEG", quality=95, **({"exif": turned} if kind == "EXIF" else {}))
@@ -115,7 +117,7 @@ def test_a_file_that_went_bad_since_is_named(workers: int, tmp_path: Path) -> No
     images = images_of(write_folder(tmp_path / "images"), decoder="dali", workers=workers)
     bad = images.index.path(7)
     bad.write_bytes(bad.read_bytes()[:200])
-    with pytest.raises(UserError, match=f"^{bad}: SHA-256: found [^\n]*; prepare again$"):
+    with pytest.raises(UserError, match=f"^{bad}: SHA-256: found [^\n]* prepare --again$"):
         all_batches(images, 8)
 
 

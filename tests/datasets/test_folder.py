@@ -116,7 +116,7 @@ def test_a_file_that_went_bad_since_is_named(workers: int, root: Path, tmp_path:
     data = read_folder(folder_dataset(tmp_path / "images", workers=workers), 32)
     bad = data.train.path(7)
     bad.write_bytes(bad.read_bytes()[:200])
-    with pytest.raises(UserError, match=f"^{bad}: SHA-256: found [^\n]*; prepare again$"):
+    with pytest.raises(UserError, match=f"^{bad}: SHA-256: found [^\n]* prepare --again$"):
         all_batches(data.trained_on(data.dataset, CPU), 8)
     bad.unlink()
     with pytest.raises(UserError, match=f"^{bad}: cannot be read: No such file"):

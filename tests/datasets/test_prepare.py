@@ -57,3 +57,11 @@ def test_a_damaged_data_file_is_made_anew_by_the_command_that_the_message_names(
     path.write_text(content, encoding="utf-8")
     prepare(small_study(), tmp_path)
     assert json.loads(path.read_text(encoding="utf-8"))["checksum"] == CHECKSUM
+
+
+def test_again_reads_the_images_also_where_the_file_is_right(tmp_path: Path) -> None:
+    prepare(small_study(), tmp_path)
+    assert "1297 train" in prepare(small_study(), tmp_path, again=True)
+    settings = small_settings(dataset={"name": "cifar10", "root": str(tmp_path / "nowhere")})
+    with pytest.raises(UserError, match="nowhere"):
+        prepare(Study.model_validate(settings), tmp_path, again=True)

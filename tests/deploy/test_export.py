@@ -251,6 +251,47 @@ def test_predict_names_the_digits(work: Path, tmp_path: Path) -> None:
     assert command("predict", "model.xml", tmp_path / "large.jpeg", folder=work).status == 0
 
 
+def test_predict_classifies_what_a_viewer_shows(work: Path, tmp_path: Path) -> None:
+    command("export", "--network", "vgg_small", "--seed", "0", "--to", "model.xml", folder=work)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying, shown standing
+    digits = read_digits().test_images[:6].numpy()
+    for number, pixels in enumerate(digits):
+        plain = Image.fromarray(pixels)
+        grey = pixels[..., 0].astype(np.uint16)
+        kinds = {
+            "plain": plain,
+            "turned": plain.transpose(Image.Transpose.ROTATE_90),
+            "grey16": Image.fromarray(grey * 257),
+            "palette": plain.quantize(256),
+            "opaque": plain.convert("RGBA"),
+            # Dark where it is opaque, on white: as transparent pictures are made.
+            "alpha": Image.merge("LA", [Image.new("L", plain.size), Image.fromarray((255 - grey).astype(np.uint8))]),
+        }
+        for kind, image in kinds.items():
+            image.save(tmp_path / f"{kind}{number}.png", **({"exif": exif} if kind == "turned" else {}))
+        names = [tmp_path / f"{kind}{number}.png" for kind in kinds]
+        outcome = command("predict", "model.xml", *names, folder=work)
+        assert outcome.status == 0, outcome.err
+        answers = {line.split(": ")[1].rpartition(", ")[0] for line in outcome.out.splitlines()}
+        assert len(answers) == 1, outcome.out
+
+
+def test_predict_refuses_in_one_line_what_no_viewer_shows_or_only_another_program_opens(
+    work: Path, tmp_path: Path
+) -> None:
+    command("export", "--network", "vgg_small", "--seed", "0", "--to", "model.xml", folder=work)
+    (tmp_path / "x.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
+    (tmp_path / "x.avif").write_bytes(b"\0\0\0 ftypavif" + bytes(50))
+    Image.new("LA", (16, 16), (255, 0)).save(tmp_path / "white.png")  # of a white picture: nothing to be seen
+    Image.new("1", (20_000, 8_000)).save(tmp_path / "large.png")
+    for name in ("x.eps", "x.avif", "white.png", "large.png"):
+        outcome = command("predict", "model.xml", tmp_path / name, folder=work)
+        assert (outcome.status, outcome.out) == (2, "")
+        assert outcome.err.startswith(f"error: {tmp_path / name}: cannot be read as an image: found ")
+        assert len(outcome.err.splitlines()) == 1
+
+
 def test_what_is_missing_is_written_down(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, folder = of(work)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -271,7 +312,7 @@ def test_bad_arguments_are_told(work: Path) -> None:
         (("predict", "params.yaml", "a.png"), "params.yaml: no such model"),
         (("predict", "other.xml", "a.png"), "other.xml: found no model of ours"),
         (("predict", "model.xml", "params.yaml"), "params.yaml: cannot be read as an image"),
-        (("predict", "model.xml", "nothing.png"), "nothing.png: cannot be read as an image"),
+        (("predict", "model.xml", "nothing.png"), "nothing.png: cannot be read: No such file"),
         (("evaluate",), "allowed: --network and --seed, or MODEL.xml"),
         (
             ("export", "--network", "vgg_small", "--seed", "0", "--variant", "full_precision", "--to", "x"),

@@ -19,8 +19,10 @@ def pixels(scored: "Scored") -> tuple["Tensor", "Tensor"]:
     """All images that are scored, as one uint8 tensor (N, H, W, 3), and their labels."""
     import torch
 
+    from trained_binarization.datasets.images import EVALUATION_BATCH
+
     images, labels, place = torch.empty(0), torch.empty(len(scored), dtype=torch.int64), 0
-    for batch, target in scored.batches(250):
+    for batch, target in scored.batches(EVALUATION_BATCH):
         if not place:  # in one piece from the start: all of ImageNet's are 7 GB
             images = torch.empty(len(scored), *batch.shape[1:], dtype=torch.uint8)
         images[place : place + len(batch)], labels[place : place + len(batch)] = batch, target

@@ -1,14 +1,17 @@
 """Batches of image files, made by a loader's processes, and the random choices of each image in them."""
 
+import shutil
 import signal
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms import v2
 
 from trained_binarization.errors import UserError
@@ -54,6 +57,61 @@ def _leave_signals_to_the_training(_: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 
+SHARED_MEMORY = Path("/dev/shm")
+"""Where processes of Linux hand each other tensors. A container has 64 MB there if it is not told otherwise."""
+
+PREFETCH = 2
+"""Batches that each process makes ahead."""
+
+
+def check_shared_memory(workers: int, images: int, batch: int, side: int) -> None:
+    """UserError where the batches that `workers` processes make ahead do not fit into the shared memory.
+
+    `images`: how many are loaded in all; `batch`: at a time; `side`: of each, in pixels.
+    """
+    if not workers or not SHARED_MEMORY.is_dir():  # other systems share elsewhere
+        return
+    held = min(images, (PREFETCH * workers + 1) * batch)  # one batch is being trained on
+    needed = held * (side * side * 3 + 8)  # a byte a channel, and the label
+    found = shutil.disk_usage(SHARED_MEMORY)
+    if found.total and needed > found.free:  # a total of 0: no limit
+        allowed = f"at least {_megabytes(needed)} MB, for {held} images of {workers} processes at a time"
+        raise _too_small(f"found {_megabytes(found.free)} MB free; allowed: {allowed}", needed)
+
+
+def _megabytes(count: int) -> int:
+    return -(-count // 2**20)
+
+
+def _too_small(what: str, needed: int) -> UserError:
+    size = f"{2 * _megabytes(needed)}m"
+    return UserError(
+        f"{SHARED_MEMORY}: {what}; start the container with --shm-size={size} or more, or set dataset.workers: 0"
+    )
+
+
+class _Shared(Dataset[Any]):
+    """Batches in shared memory. Where there is no room for one, it is the UserError that says so.
+
+    The loader would put them there in a thread of its own, which only prints what fails, and wait for ever.
+    """
+
+    def __init__(self, images: Dataset[Any]) -> None:
+        self.images = images
+
+    def __getitem__(self, choices: np.ndarray) -> tuple[Tensor, ...] | UserError:
+        batch: tuple[Tensor, ...] | UserError = self.images[choices]
+        worker = get_worker_info()
+        if isinstance(batch, UserError) or worker is None:
+            return batch
+        try:
+            return tuple(tensor.share_memory_() for tensor in batch)
+        except (RuntimeError, OSError) as error:  # no space left, or too many open files
+            size = sum(tensor.nbytes for tensor in batch)
+            what = f"found no room for a batch of {_megabytes(size)} MB ({str(error).splitlines()[0]})"
+            return _too_small(what, (PREFETCH * worker.num_workers + 1) * size)
+
+
 def loaded(
     images: Dataset[Any], batches: Sequence[np.ndarray], workers: int, device: torch.device
 ) -> Generator[tuple[Any, ...]]:
@@ -61,15 +119,23 @@ def loaded(
 
     Raises the UserError that it gives in their place: a process's exceptions would become text.
     """
+    workers = min(workers, len(batches))
     loader = DataLoader(
-        images,
+        _Shared(images),
         batch_size=None,
         sampler=batches,  # what it yields goes to __getitem__; arrays, since tensors would share memory with processes
-        num_workers=min(workers, len(batches)),
+        num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals_to_the_training,
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield tuple(tensor.to(device, non_blocking=True) for tensor in batch)
+    try:
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield tuple(tensor.to(device, non_blocking=True) for tensor in batch)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            raise
+        reason = " ".join(str(error).split())  # killed for want of memory, or not started for want of semaphores
+        raise UserError(f"dataset.workers: found {workers}, which failed: {reason}; allowed: fewer, or 0") from None

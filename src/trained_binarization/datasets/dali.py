@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from trained_binarization.datasets.batches import RandomCrop, loaded, seeded
+from trained_binarization.datasets.decode import as_stored, decode, open_image
 from trained_binarization.datasets.index import Index
 from trained_binarization.errors import UserError
 
@@ -30,13 +30,14 @@ class _Encoded(Dataset[Any]):
 
     def _one(self, number: int, seed: int) -> tuple[bytes, tuple[int, int, int, int], bool]:
         content = self.index.content(number)
-        image = Image.open(io.BytesIO(content))  # its header; the index says that the rest can be read
+        path = self.index.path(number)
+        image = open_image(path, content)
+        if not as_stored(image):  # PNG, CMYK, turned by its EXIF data: as the other decoder shows it, without loss
+            image, lossless = decode(path, content), io.BytesIO()
+            image.save(lossless, "PNG", compress_level=1)
+            content = lossless.getvalue()
         with seeded(seed):
             box, flip = self.crop.choose(image)
-        if image.format != "JPEG" or image.mode not in ("RGB", "L"):  # CMYK, say: as Pillow reads it, without loss
-            lossless = io.BytesIO()
-            image.convert("RGB").save(lossless, "PNG", compress_level=1)
-            content = lossless.getvalue()
         return content, box, flip
 
     def __getitem__(self, choices: np.ndarray) -> tuple[Tensor, ...] | UserError:
@@ -96,7 +97,7 @@ def decoded(
             files,
             device="mixed" if cuda else "cpu",
             output_type=types.RGB,
-            adjust_orientation=False,  # as Pillow, and ImageNet's labels
+            adjust_orientation=False,  # what is to be turned comes turned
             jpeg_fancy_upsampling=True,  # as libjpeg, on a GPU too
         )
         images = fn.resize(  # sees the neighbours across the crop's edge, as Pillow's does
@@ -109,12 +110,16 @@ def decoded(
         )
         return fn.flip(images, horizontal=flip), labels.gpu() if cuda else labels
 
-    built = pipeline()
-    built.build()
-    running = DALIGenericIterator([built], ["images", "labels"], last_batch_policy=LastBatchPolicy.PARTIAL)
+    built, running = pipeline(), None
     try:
+        built.build()
+        running = DALIGenericIterator([built], ["images", "labels"], last_batch_policy=LastBatchPolicy.PARTIAL)
         for (batch,) in running:
             yield batch["images"], batch["labels"].flatten()
+    except RuntimeError as error:  # a library that is missing, a JPEG that it cannot decode: in twenty lines
+        text = str(error)
+        reason = (text.partition("encountered:")[2] or text).strip().partition("\n")[0]
+        raise UserError(f"dataset.decoder: DALI failed on {index.root}: {reason}; allowed: pillow") from None
     finally:
         encoded.close()  # ends its processes
         del built, running

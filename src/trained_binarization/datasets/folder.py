@@ -17,8 +17,8 @@ from torchvision.transforms import v2
 
 from trained_binarization.datasets import dali
 from trained_binarization.datasets.augment import normalise
-from trained_binarization.datasets.batches import RandomCrop, loaded, seeded
-from trained_binarization.datasets.images import check_validation
+from trained_binarization.datasets.batches import RandomCrop, check_shared_memory, loaded, seeded
+from trained_binarization.datasets.images import EVALUATION_BATCH, check_validation
 from trained_binarization.datasets.index import Index, read_index
 from trained_binarization.datasets.views import corners, mirrored
 from trained_binarization.errors import UserError
@@ -78,6 +78,8 @@ class Streamed:
         shares = [batch[:, part].numpy() for batch in whole]
         if self.dataset.decoder == "dali":
             return dali.decoded(self.index, crop, shares, self.dataset.workers, self.device)
+        share = len(range(size)[part])
+        check_shared_memory(self.dataset.workers, len(shares) * share, share, self.size)
         return loaded(_Decoded(self.index, crop), shares, self.dataset.workers, self.device)
 
     def load(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,7 +183,9 @@ class FolderImages:
 
     def scored(self, validation: int, device: torch.device) -> StreamedScored:
         """The images to score."""
-        return StreamedScored(self._split(validation)[1], self.dataset, self.size, device)
+        index = self._split(validation)[1]
+        check_shared_memory(self.dataset.workers, len(index), EVALUATION_BATCH, self.size)
+        return StreamedScored(index, self.dataset, self.size, device)
 
     def views(self, dataset: Dataset, device: torch.device) -> StreamedViews:
         """Every view of the images to score (datasets/views.py)."""

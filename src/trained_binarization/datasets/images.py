@@ -11,6 +11,9 @@ from trained_binarization.datasets.views import shifted
 from trained_binarization.errors import UserError
 from trained_binarization.study import Dataset, SmallImages
 
+EVALUATION_BATCH = 250
+"""Images that are scored at a time. Between two batches an evaluation can be stopped."""
+
 
 @dataclass(frozen=True)
 class Resident:

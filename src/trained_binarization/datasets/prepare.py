@@ -27,25 +27,25 @@ def _needs_no_images(study: Study, results: Path) -> bool:
         if isinstance(dataset, SmallImages):
             return not dataset.download and found == known_checksum(dataset.name)
         return not Path(dataset.root).is_dir()
-    except UserError:
+    except (UserError, OSError):
         return False  # not there, damaged, or of another data set: all of it can be written anew
 
 
-def prepare(study: Study, results: Path) -> str:
+def prepare(study: Study, results: Path, again: bool = False) -> str:
     """Write results/<study>/data.json; returns a line that says what was done.
 
     Where the file is there and names the right bytes, nothing is read: a fresh clone with committed records needs no
     images, and whoever trains verifies them again before use. A folder of images is checked file by file, but for
-    what was checked before.
+    what was checked before. With `again` everything is read.
     """
     path = data_path(results, study)
-    if _needs_no_images(study, results):
+    if not again and _needs_no_images(study, results):
         refresh(path)
         return f"{path}: already there; whatever trains on the images verifies them again"
     if isinstance(study.dataset, ImageFolder):
         from trained_binarization.datasets.index import make_index
 
-        make_index(study.dataset)
+        make_index(study.dataset, again)
     images = open_dataset(study.dataset, study.networks[0])
     train_images, test_images = images.counts
     check_validation(study.dataset.validation, train_images)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torchvision.transforms import v2
 
 from trained_binarization.datasets import open_dataset, pixels
+from trained_binarization.datasets.decode import decode, read_file
 from trained_binarization.deploy.model import read_model
 from trained_binarization.errors import UserError
 from trained_binarization.study import Study
@@ -38,15 +38,9 @@ def classify(path: Path, images: Sequence[Path]) -> Iterator[tuple[Path, str, fl
     size, resize = exported.about.image_size, exported.about.resize
     sized = v2.Compose([v2.Resize(resize), v2.CenterCrop(size)]) if resize else v2.Resize((size, size))
     compiled = exported.compiled(1, 1)
-    pixels = []
-    for image in images:
-        try:
-            with Image.open(image) as opened:
-                pixels.append(np.asarray(sized(opened.convert("RGB"))))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise UserError(f"{image}: cannot be read as an image: {error}; allowed: an image file") from None
+    contents = [np.asarray(sized(decode(image, read_file(image)))) for image in images]
     compiled(np.zeros((1, size, size, 3), np.uint8))  # the first call prepares kernels
-    for image, content in zip(images, pixels, strict=True):
+    for image, content in zip(images, contents, strict=True):
         began = time.perf_counter()
         logits = compiled(content[None])[0][0]
         milliseconds = 1e3 * (time.perf_counter() - began)

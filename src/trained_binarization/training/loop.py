@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from trained_binarization.binarization.layers import ALPHA_FLOOR, alphas, binary_layers, keep_positive, scaling_penalty
 from trained_binarization.datasets.augment import normalise
+from trained_binarization.datasets.images import EVALUATION_BATCH
 from trained_binarization.study import Compute, Finetuning, Training
 from trained_binarization.training.device import compiled
 from trained_binarization.training.distributed import ALONE, World, data_parallel
@@ -89,9 +90,6 @@ class State:
 
 SAVING = 0.1
 """The share of the time that checkpoints at the epochs' ends may take: on a GPU an epoch is soon done."""
-
-EVALUATION_BATCH = 250
-"""Images scored at a time: between two of them an evaluation can be stopped."""
 
 
 class Scores(NamedTuple):
