@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def test_a_fresh_clone_rebuilds_the_report_without_training(engine: str, by_dvc:
     project = source.clone(tmp_path / "clone")
     ENGINES[engine](project)
     assert project.run("git", "status", "--porcelain") == ""
+    assert project.planned() == Counter() if engine == "snakemake" else project.changed() == Counter()
     for folder in ("tables", "figures"):
         shutil.rmtree(project.results / folder)
     for path in (*project.results.glob("report.*"), *project.folder.glob("results/report.*")):
