@@ -1,14 +1,16 @@
 # The DAG, thin: what each stage reads, writes and is told. dvc.yaml says the same; what a stage does is in
-# src/trained_binarization, and a run that needs no training (records.py) returns at once, whoever made its record.
-# Outputs are update()d, never deleted beforehand. Weights are not declared: a fresh clone has none and needs none.
+# src/trained_binarization. Outputs are update()d, never deleted beforehand. Weights are not declared: a fresh clone has
+# none and needs none. Reading this file writes nothing.
 import os
 import shutil
 import sys
 from pathlib import Path
 
+from trained_binarization.deploy.stage import without_model
 from trained_binarization.errors import UserError
-from trained_binarization.records import METHOD_VERSION, data_path, needs_training, read_data, run_folder, settings_of
-from trained_binarization.study import FULL_PRECISION, METHOD, load_study
+from trained_binarization.evidence import FIGURES, TABLES, figures_of
+from trained_binarization.records import untrained
+from trained_binarization.study import load_study
 
 # The study file. A Path, since Snakemake takes no notice when such a parameter changes: what a stage reads of it is
 # among the stage's other parameters, so studies/quick.yaml and a params.yaml equal to it mean the same.
@@ -17,28 +19,36 @@ FILE = Path(os.path.relpath((workflow.overwrite_configfiles or ["params.yaml"])[
 try:
     if len(workflow.overwrite_configfiles) > 1 or workflow.config_settings.config:
         raise UserError("snakemake: found --config or several --configfile; allowed: one --configfile, a whole study")
+    if not os.access(".snakemake" if Path(".snakemake").exists() else ".", os.W_OK):
+        raise UserError(f"{Path.cwd()}: cannot be written; Snakemake keeps notes in .snakemake there: work in a copy")
     STUDY = load_study(FILE)
-    # A fresh clone remembers no parameters, and has no weights: a record of other settings, or of a run whose weights
-    # others are to start from, is made older than all that it depends on (by one second after the epoch: Snakemake
-    # takes 0 for no time at all).
-    if data_path(Path("results"), STUDY).exists():
-        checksum = read_data(Path("results"), STUDY).checksum
-        for one in STUDY.runs():
-            record = run_folder(Path("results"), STUDY, one) / "record.json"
-            if record.exists() and needs_training(Path("results"), STUDY, one, checksum):
-                os.utime(record, (1, 1))
+    FOLDER = Path("results", STUDY.study)
+    # A run that is done has no rule: its record is given, like claims.yaml. Only untrained() says whether it is done;
+    # file times cannot, since a source archive has one time for all files, and a clone any order of times. The rules
+    # pretrain, finetune and ablate match the other runs, and the profiles force them. In the same way, deploy_again
+    # matches the networks whose model is gone. On a cluster, a job has a Snakemake of its own, which is told what to
+    # run: there the rules match everything.
+    MAIN = workflow.is_main_process
+    TO_TRAIN = untrained(Path("results"), STUDY) if MAIN else dict.fromkeys(STUDY.runs(), "")
+    TO_DEPLOY = without_model(Path("results"), STUDY) if MAIN else STUDY.networks
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+
+for one, why in TO_TRAIN.items():
+    if why and (FOLDER / one.folder / "record.json").exists():
+        print(f"{one} is trained again: {why}", file=sys.stderr)
 
 if not workflow.overwrite_configfiles:
 
     configfile: "params.yaml"
 
 
+# A network's name where a run that is to be trained follows in the path.
+UNTRAINED = "|".join(f"{one.network}(?=/{one.variant}/seed{one.seed}/)" for one in TO_TRAIN) or "none"
 # Trainings queue for a GPU where the study may use one and one is there.
 GPU = int(config["compute"]["device"] != "cpu" and shutil.which("nvidia-smi") is not None)
-EVIDENCE = sorted(map(str, Path("src/trained_binarization/evidence").glob("*.*")))
+SOURCES = ["claims.yaml", *sorted(map(str, Path("src/trained_binarization/evidence").glob("*.*")))]
 
 
 report: "captions/workflow.rst"
@@ -51,47 +61,16 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-# A killed engine leaves its backups of folders behind, and would stumble over them.
-onstart:
-    shutil.rmtree(Path(".snakemake/backups/results", STUDY.study), ignore_errors=True)
-
-
-rule replication:
-    default_target: True
-    input:
-        expand("results/{study}/verdicts.json", study=STUDY.study),
-        expand("results/{study}/report.html", study=STUDY.study),
-        expand(
-            "results/{study}/deploy/{network}/{file}",
-            study=STUDY.study,
-            network=STUDY.networks,
-            file=["deploy.json", "card.md"],
-        ),
-        "claims.yaml",
-        EVIDENCE,
-    output:
-        report(
-            update("results/report.html"),
-            caption="captions/replication.rst",
-            category="Reports",
-        ),
-        update("results/report.md"),
-    log:
-        "logs/replication.log",
-    shell:
-        "python -m trained_binarization report --replication &> {log}"
-
-
 rule prepare:
     output:
         update("results/{study}/data.json"),
     log:
         "logs/{study}/prepare.log",
     params:
-        study=FILE,
+        file=FILE,
         dataset=config["dataset"],
     shell:
-        "python -m trained_binarization prepare --params {params.study:q} &> {log}"
+        "python -m trained_binarization prepare --study {wildcards.study:q} --params {params.file:q} &> {log:q}"
 
 
 rule pretrain:
@@ -102,16 +81,16 @@ rule pretrain:
         update("results/{study}/runs/{network}/full_precision/seed{seed}/history.csv"),
     log:
         "logs/{study}/pretrain/{network}-seed{seed}.log",
+    wildcard_constraints:
+        network=UNTRAINED,
     threads: config["compute"]["threads"]
     resources:
         gpu=GPU,
     params:
-        study=FILE,
-        version=METHOD_VERSION,
-        settings=lambda w: settings_of(STUDY, STUDY.find(w.network, FULL_PRECISION, int(w.seed))),
+        file=FILE,
     shell:
-        "python -m trained_binarization pretrain --params {params.study:q}"
-        " --network {wildcards.network} --seed {wildcards.seed} &> {log}"
+        "python -m trained_binarization pretrain --study {wildcards.study:q} --params {params.file:q}"
+        " --network {wildcards.network:q} --seed {wildcards.seed:q} &> {log:q}"
 
 
 rule finetune:
@@ -123,16 +102,16 @@ rule finetune:
         update("results/{study}/runs/{network}/method/seed{seed}/history.csv"),
     log:
         "logs/{study}/finetune/{network}-seed{seed}.log",
+    wildcard_constraints:
+        network=UNTRAINED,
     threads: config["compute"]["threads"]
     resources:
         gpu=GPU,
     params:
-        study=FILE,
-        version=METHOD_VERSION,
-        settings=lambda w: settings_of(STUDY, STUDY.find(w.network, METHOD, int(w.seed))),
+        file=FILE,
     shell:
-        "python -m trained_binarization finetune --params {params.study:q}"
-        " --network {wildcards.network} --seed {wildcards.seed} &> {log}"
+        "python -m trained_binarization finetune --study {wildcards.study:q} --params {params.file:q}"
+        " --network {wildcards.network:q} --seed {wildcards.seed:q} &> {log:q}"
 
 
 rule ablate:
@@ -144,21 +123,22 @@ rule ablate:
         update("results/{study}/runs/{network}/{variant}/seed{seed}/history.csv"),
     log:
         "logs/{study}/ablate/{network}-{variant}-seed{seed}.log",
+    wildcard_constraints:
+        network=UNTRAINED,
     threads: config["compute"]["threads"]
     resources:
         gpu=GPU,
     params:
-        study=FILE,
-        version=METHOD_VERSION,
-        settings=lambda w: settings_of(STUDY, STUDY.find(w.network, w.variant, int(w.seed))),
+        file=FILE,
     shell:
-        "python -m trained_binarization ablate --params {params.study:q}"
-        " --network {wildcards.network} --variant {wildcards.variant} --seed {wildcards.seed} &> {log}"
+        "python -m trained_binarization ablate --study {wildcards.study:q} --params {params.file:q}"
+        " --network {wildcards.network:q} --variant {wildcards.variant:q} --seed {wildcards.seed:q} &> {log:q}"
 
 
-# The method's first seed, and all seeds' accuracies on its card; the model itself is not declared, like weights.
+# The method's first seed, and all seeds' accuracies on its card. Where no model can be made here, deploy.json says why.
 rule deploy:
     input:
+        "results/{study}/data.json",
         expand(
             "results/{{study}}/runs/{{network}}/method/seed{seed}/{file}",
             seed=STUDY.seeds.finetune,
@@ -171,9 +151,18 @@ rule deploy:
         "logs/{study}/deploy/{network}.log",
     threads: config["compute"]["threads"]
     params:
-        study=FILE,
+        file=FILE,
     shell:
-        "python -m trained_binarization deploy --params {params.study:q} --network {wildcards.network} &> {log}"
+        "python -m trained_binarization deploy --study {wildcards.study:q} --params {params.file:q}"
+        " --network {wildcards.network:q} &> {log:q}"
+
+
+ruleorder: deploy_again > deploy
+
+
+use rule deploy as deploy_again with:
+    wildcard_constraints:
+        network="|".join(TO_DEPLOY) or "none",
 
 
 rule aggregate:
@@ -181,42 +170,43 @@ rule aggregate:
         "results/{study}/data.json",
         expand("results/{{study}}/{folder}/record.json", folder=[run.folder for run in STUDY.runs()]),
         expand("results/{{study}}/{folder}/history.csv", folder=[run.folder for run in STUDY.runs()]),
-        "claims.yaml",
-        EVIDENCE,
+        SOURCES,
     output:
-        report(
-            update(directory("results/{study}/tables")),
-            patterns=["{name}.csv"],
-            caption="captions/table.rst",
-            category="Tables",
-            labels={"table": "{name}"},
-        ),
-        report(
-            update(directory("results/{study}/figures")),
-            patterns=["{name}.svg"],
-            caption="captions/figure.rst",
-            category="Figures",
-            labels={"figure": "{name}"},
-        ),
+        [
+            report(
+                update(f"results/{{study}}/tables/{name}.csv"),
+                caption="captions/table.rst",
+                category="Tables",
+                labels={"table": name, "shows": TABLES[name]},
+            )
+            for name in TABLES
+        ],
+        [update(f"results/{{study}}/tables/{name}.md") for name in TABLES if name != "curves"],
+        [
+            report(
+                update(f"results/{{study}}/figures/{name}.svg"),
+                caption="captions/figure.rst",
+                category="Figures",
+                labels={"figure": name, "shows": FIGURES[name]},
+            )
+            for name in figures_of(STUDY)
+        ],
+        [update(f"results/{{study}}/figures/{name}.png") for name in figures_of(STUDY)],
         update("results/{study}/verdicts.json"),
         update("results/{study}/metrics.json"),
     log:
         "logs/{study}/aggregate.log",
     params:
-        study=FILE,
+        file=FILE,
         whole=config,
     shell:
-        "python -m trained_binarization aggregate --params {params.study:q} &> {log}"
+        "python -m trained_binarization aggregate --study {wildcards.study:q} --params {params.file:q} &> {log:q}"
 
 
 rule report:
     input:
-        "results/{study}/tables",
-        "results/{study}/figures",
-        "results/{study}/verdicts.json",
-        "results/{study}/metrics.json",
-        "claims.yaml",
-        EVIDENCE,
+        rules.aggregate.output,
+        SOURCES,
     output:
         report(
             update("results/{study}/report.html"),
@@ -227,7 +217,38 @@ rule report:
     log:
         "logs/{study}/report.log",
     params:
-        study=FILE,
+        file=FILE,
         whole=config,
     shell:
-        "python -m trained_binarization report --params {params.study:q} &> {log}"
+        "python -m trained_binarization report --study {wildcards.study:q} --params {params.file:q} &> {log:q}"
+
+
+rule replication:
+    input:
+        expand("results/{study}/verdicts.json", study=STUDY.study),
+        expand("results/{study}/report.html", study=STUDY.study),
+        expand(rules.deploy.output, study=STUDY.study, network=STUDY.networks),
+        SOURCES,
+    output:
+        report(
+            update("results/report.html"),
+            caption="captions/replication.rst",
+            category="Reports",
+        ),
+        update("results/report.md"),
+    log:
+        "logs/replication.log",
+    shell:
+        "python -m trained_binarization report --replication &> {log:q}"
+
+
+# Snakemake makes what is missing only where the target names it. So this names every file of the study that git holds.
+rule all:
+    default_target: True
+    input:
+        expand(rules.prepare.output, study=STUDY.study),
+        expand("{folder}/{run.folder}/{file}", folder=FOLDER, run=STUDY.runs(), file=["record.json", "history.csv"]),
+        expand(rules.aggregate.output, study=STUDY.study),
+        expand(rules.report.output, study=STUDY.study),
+        rules.replication.input,
+        rules.replication.output,

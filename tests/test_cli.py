@@ -51,6 +51,15 @@ def test_a_second_call_says_that_nothing_was_trained(small: Path) -> None:
     )
 
 
+def test_a_stage_that_was_planned_for_another_study_is_refused(small: Path) -> None:
+    """Between an engine's plan and its stage, another study may have been selected."""
+    stage = ("finetune", "--network", "vgg_small", "--seed", "0")
+    assert command(*stage, "--study", "small", folder=small).status == 0
+    outcome = command(*stage, "--study", "other", folder=small)
+    assert outcome.status == 2
+    assert outcome.err == "error: params.yaml: study: found 'small'; allowed: 'other', as --study says\n"
+
+
 def test_select_copies_a_study_byte_for_byte(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "studies", tmp_path / "studies")
     write_params(tmp_path / "studies" / "small.yaml", small_settings())

@@ -13,7 +13,7 @@ import pytest
 from helpers import small_settings, small_study, tree
 from trained_binarization.errors import UserError
 from trained_binarization.files import write_json, write_text, written_whole
-from trained_binarization.records import canonical, fingerprint, read_record, run_folder, settings_of, status
+from trained_binarization.records import canonical, fingerprint, read_record, run_folder, settings_of, status, untrained
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study
 
 DATA = "0" * 64
@@ -255,6 +255,20 @@ def test_status_of_a_run(small: Path) -> None:
     assert status(results, study, PARENT.model_copy(update={"seed": 5}), checksum) == ("missing", None)
     (run_folder(results, study, PARENT) / "history.csv").unlink()
     assert status(results, study, PARENT, checksum) == ("missing", None)
+
+
+@pytest.mark.parametrize("data", ["there", "gone"])
+def test_runs_that_need_training_are_named(data: str, small: Path) -> None:
+    """Where data.json is gone, the records are believed: it does not make them all stale."""
+    results, study = small / "results", small_study()
+    folder = results / "small" / "runs" / "vgg_small"
+    if data == "gone":
+        (results / "small" / "data.json").unlink()
+    assert untrained(results, study) == {}
+    (folder / "from_scratch/seed0/record.json").unlink()
+    (folder / "no_l2/seed0/record.json").write_text('{"study": "sm')
+    assert {"from_scratch", "no_l2"} <= {run.variant for run in untrained(results, study)}
+    assert "method" not in {run.variant for run in untrained(results, study)}
 
 
 def test_a_record_comes_back_as_it_was(small: Path) -> None:

@@ -22,6 +22,7 @@ measure = typer.Typer(no_args_is_help=True, help="Measure how fast this machine 
 app.add_typer(measure, name="benchmark")
 
 Params = Annotated[Path, typer.Option(help="The study file.")]
+Expected = Annotated[str | None, typer.Option("--study", help="The study that the file must hold: no other is meant.")]
 Results = Annotated[Path, typer.Option(help="The folder of all studies' results.")]
 Network = Annotated[str, typer.Option(help="One of the study's networks.")]
 SeedNumber = Annotated[int, typer.Option(help="One of the study's seeds.")]
@@ -31,8 +32,15 @@ Again = Annotated[bool, typer.Option("--again", help="Train even where the recor
 PARAMS, RESULTS = Path("params.yaml"), Path("results")
 
 
-def _train(params: Path, results: Path, network: str, variant: str, seed: int, again: bool) -> None:
+def _load(params: Path, expected: str | None) -> Study:
+    """The study in the file. The engines say which they planned for: another may have been selected since."""
     study = load_study(params)
+    if expected is not None and study.study != expected:
+        raise UserError(f"{params}: study: found '{study.study}'; allowed: '{expected}', as --study says")
+    return study
+
+
+def _train(study: Study, results: Path, network: str, variant: str, seed: int, again: bool) -> None:
     run = study.find(network, variant, seed)
     record = None if again else finished(results, study, run)
     if record:
@@ -59,6 +67,7 @@ def _outcome(run: Run, accuracy: float, scored: str, trained: bool) -> str:
 
 @app.command()
 def prepare(
+    study: Expected = None,
     params: Params = PARAMS,
     results: Results = RESULTS,
     again: Annotated[bool, typer.Option("--again", help="Read every image, also where nothing has changed.")] = False,
@@ -66,23 +75,33 @@ def prepare(
     """Validate the whole study, verify the data set's checksums, write results/STUDY/data.json."""
     from trained_binarization.datasets.prepare import prepare as prepare_dataset
 
-    typer.echo(prepare_dataset(load_study(params), results, again))
+    typer.echo(prepare_dataset(_load(params, study), results, again))
 
 
 @app.command()
 def pretrain(
-    network: Network, seed: SeedNumber, params: Params = PARAMS, results: Results = RESULTS, again: Again = False
+    network: Network,
+    seed: SeedNumber,
+    study: Expected = None,
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+    again: Again = False,
 ) -> None:
     """Train a network in full precision."""
-    _train(params, results, network, FULL_PRECISION, seed, again)
+    _train(_load(params, study), results, network, FULL_PRECISION, seed, again)
 
 
 @app.command()
 def finetune(
-    network: Network, seed: SeedNumber, params: Params = PARAMS, results: Results = RESULTS, again: Again = False
+    network: Network,
+    seed: SeedNumber,
+    study: Expected = None,
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+    again: Again = False,
 ) -> None:
     """Train the binary network by the method, from the full-precision weights of the same seed."""
-    _train(params, results, network, METHOD, seed, again)
+    _train(_load(params, study), results, network, METHOD, seed, again)
 
 
 @app.command()
@@ -90,12 +109,13 @@ def ablate(
     network: Network,
     variant: Variant,
     seed: SeedNumber,
+    study: Expected = None,
     params: Params = PARAMS,
     results: Results = RESULTS,
     again: Again = False,
 ) -> None:
     """Train a variant of the method, else exactly as `finetune`."""
-    _train(params, results, network, variant, seed, again)
+    _train(_load(params, study), results, network, variant, seed, again)
 
 
 @app.command()
@@ -200,11 +220,17 @@ def evaluate(
 
 
 @app.command()
-def deploy(network: Network, params: Params = PARAMS, results: Results = RESULTS, again: Again = False) -> None:
+def deploy(
+    network: Network,
+    study: Expected = None,
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+    again: Again = False,
+) -> None:
     """Export the method's first seed with one bit a weight, prove that it computes the same, write its card."""
     from trained_binarization.deploy.stage import deploy as deploy_network
 
-    typer.echo(deploy_network(load_study(params), network, results, again=again))
+    typer.echo(deploy_network(_load(params, study), network, results, again=again))
 
 
 @app.command()
@@ -310,15 +336,21 @@ def benchmark_fast_path(params: Params = Path("studies/cifar10-cpu.yaml"), resul
 
 
 @app.command()
-def aggregate(params: Params = PARAMS, results: Results = RESULTS, claims: Path = Path("claims.yaml")) -> None:
+def aggregate(
+    study: Expected = None,
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+    claims: Path = Path("claims.yaml"),
+) -> None:
     """Turn the study's records into tables, figures and verdicts."""
     from trained_binarization.evidence.aggregate import aggregate as aggregate_study
 
-    typer.echo(aggregate_study(load_study(params), results, claims))
+    typer.echo(aggregate_study(_load(params, study), results, claims))
 
 
 @app.command()
 def report(
+    study: Expected = None,
     params: Params = PARAMS,
     results: Results = RESULTS,
     claims: Path = Path("claims.yaml"),
@@ -328,7 +360,7 @@ def report(
     from trained_binarization.evidence.report import report_replication, report_study
 
     typer.echo(
-        report_replication(results, claims) if replication else report_study(load_study(params), results, claims)
+        report_replication(results, claims) if replication else report_study(_load(params, study), results, claims)
     )
 
 

@@ -197,6 +197,24 @@ def needs_training(results: Path, study: Study, run: Run, data_checksum: str) ->
     return None if here else "its record is complete, but runs to come start from its weights, which are not here"
 
 
+def untrained(results: Path, study: Study) -> dict[Run, str]:
+    """Every run of the study that needs training, and why.
+
+    Where data.json is gone, a record is believed what data it was trained on: `prepare` makes data.json anew.
+    """
+    known = read_data(results, study).checksum if data_path(results, study).exists() else None
+    found = {}
+    for run in study.runs():
+        try:
+            record = None if known else read_record(run_folder(results, study, run))
+            why = needs_training(results, study, run, known or (record.data_checksum if record else ""))
+        except UserError as error:
+            why = str(error)
+        if why:
+            found[run] = why
+    return found
+
+
 def finished(results: Path, study: Study, run: Run) -> Record | None:
     """The record of a run that needs no training, its files' times refreshed; None where it has to be trained.
 

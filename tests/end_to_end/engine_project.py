@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from helpers import REPOSITORY, Settings, small_settings, write_params
 
 TINY = "tiny"
+NOTHING = "Nothing to be done"
 
 
 def tiny_settings() -> Settings:
@@ -81,10 +85,30 @@ class Project:
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
 
-    def clone(self, folder: Path) -> "Project":
+    def clone(self, folder: Path, *options: str) -> "Project":
         """A fresh clone: what is committed and nothing else."""
-        self.run("git", "clone", "--quiet", str(self.folder), str(folder))
+        self.run("git", "clone", "--quiet", *options, str(self.folder), str(folder))
         return Project(folder)
+
+    def archive(self, folder: Path) -> "Project":
+        """A source archive unpacked: no git, and one modification time for all files."""
+        self.run("git", "archive", "--output", f"{folder}.tar", "HEAD")
+        with tarfile.open(f"{folder}.tar") as file:
+            file.extractall(folder, filter="data")
+        return Project(folder)
+
+    def planned(self, *arguments: str) -> Counter[str]:
+        """How many jobs of each rule Snakemake would run, but for the target, which does nothing."""
+        printed = self.snakemake("--dry-run", *arguments)
+        table = printed.partition("Job stats:")[2].partition("total")[0]
+        jobs = Counter({name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)})
+        assert bool(jobs) != (NOTHING in printed), printed
+        del jobs["all"]
+        return jobs
+
+    def changed(self) -> Counter[str]:
+        """How many stages of each name DVC finds changed; others follow only where a changed one's outputs differ."""
+        return Counter(name.partition("@")[0] for name in json.loads(self.dvc("status", "--json")))
 
     def trained(self) -> dict[str, int]:
         """When each run's weights were written: training alone writes them."""

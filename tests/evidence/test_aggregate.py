@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from synthetic import CLAIMS, ROOT, write_results
 
+from helpers import run_study, small_settings
+from trained_binarization.evidence import FIGURES, TABLES, figures_of
 from trained_binarization.evidence.aggregate import aggregate
 from trained_binarization.evidence.frames import RUN_COLUMNS, runs_frame
 from trained_binarization.study import FULL_PRECISION, Study, load_study
-
-TABLES = {"claims", "ablation", "published", "layers", "deviations", "runs"}
-FIGURES = {"method", "curves", "ablation", "alphas", "size"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -60,7 +59,7 @@ def test_everything_is_there_and_nothing_stale(quick: Study, tmp_path: Path) -> 
     told = aggregate(quick, tmp_path, CLAIMS)
     assert told == "quick: tables, figures and verdicts from 21 of 21 runs"
     tables = {path.name for path in (tmp_path / "quick" / "tables").iterdir()}
-    assert tables == {f"{name}.{kind}" for name in TABLES for kind in ("csv", "md")} | {"curves.csv"}
+    assert tables == {f"{name}.{kind}" for name in TABLES for kind in ("csv", "md")} - {"curves.md"}
     figures = {path.name for path in (tmp_path / "quick" / "figures").iterdir()}
     assert figures == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
     metrics = json.loads((tmp_path / "quick" / "metrics.json").read_text("utf-8"))
@@ -69,6 +68,16 @@ def test_everything_is_there_and_nothing_stale(quick: Study, tmp_path: Path) -> 
     for path in (tmp_path / "quick" / "figures").glob("*.svg"):
         assert "<dc:date>" not in path.read_text("utf-8")
         assert "Matplotlib v" not in path.read_text("utf-8")
+
+
+def test_the_engines_expect_the_figures_that_are_drawn(tmp_path: Path) -> None:
+    """Without ablations, and without scaling factors, there is less to draw."""
+    without = {"method": {"activation_scaling": "none", "weight_scaling": "analytic"}}
+    folder = run_study(tmp_path, small_settings(**without) | {"ablations": [], "variants": {}})
+    study = load_study(folder / "params.yaml")
+    aggregate(study, folder / "results", CLAIMS)
+    drawn = {path.stem for path in (folder / "results" / "small" / "figures").iterdir()}
+    assert drawn == set(figures_of(study)) == FIGURES.keys() - {"ablation", "alphas"}
 
 
 def test_no_records(quick: Study, tmp_path: Path) -> None:

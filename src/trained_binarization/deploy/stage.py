@@ -51,6 +51,17 @@ def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
     return {"image_size": data.size, "files": files, "bytes": sizes}
 
 
+def without_model(results: Path, study: Study) -> list[str]:
+    """The networks whose deploy.json names a model's file that is not there."""
+    found: list[str] = []
+    for network in study.networks:
+        path = results / study.study / "deploy" / network / "deploy.json"
+        names = read_json(path).get("files", {}) if path.exists() else {}
+        if not all(path.with_name(name).exists() for name in names):
+            found.append(network)
+    return found
+
+
 def deploy(study: Study, network: str, results: Path, *, again: bool = False) -> str:
     """Export the method's first seed, prove it equal, and write deploy.json and card.md; a line on what came of it.
 
