@@ -252,9 +252,9 @@ def test_status_of_a_run(small: Path) -> None:
     assert status(results, study, PARENT, checksum)[0] == "done"
     assert status(results, study, PARENT, DATA)[0] == "stale"
     assert status(results, small_study(pretrain={"epochs": 9}), PARENT, checksum)[0] == "stale"
-    assert status(results, study, PARENT.model_copy(update={"seed": 5}), checksum) == ("missing", None)
+    assert status(results, study, PARENT.model_copy(update={"seed": 5}), checksum)[:2] == ("missing", None)
     (run_folder(results, study, PARENT) / "history.csv").unlink()
-    assert status(results, study, PARENT, checksum) == ("missing", None)
+    assert status(results, study, PARENT, checksum)[:2] == ("missing", None)
 
 
 @pytest.mark.parametrize("data", ["there", "gone"])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from trained_binarization.errors import UserError, one_line, require
+from trained_binarization.errors import Diverged, UserError, one_line, require
 from trained_binarization.files import write_json, write_text
 from trained_binarization.machine import ensure_home, usable_cpus
 from trained_binarization.records import finished, outlived
@@ -130,7 +130,8 @@ def run(
     """Work through the study's runs in order of worth, without a workflow engine; called again it goes on.
 
     With --seeds it trains block by block: a seed's parent, method and ablations, then the next seed. Processes with
-    different seeds may run side by side.
+    different seeds may run side by side. Where a run diverges, the runs that do not start from it still go on; then
+    the exit status is 1.
     """
     from trained_binarization.datasets.prepare import prepare as prepare_dataset
     from trained_binarization.training.distributed import join
@@ -142,7 +143,11 @@ def run(
     with join(study) as world:
         typer.echo(world.from_first(None if world.rank else prepare_dataset(study, results)))
         runs = list(study.runs() if seeds is None else study.blocks(_seeds(seeds, study)))
+        diverged: list[Run] = []
         for number, one in enumerate(runs):
+            if study.parent(one) in diverged:
+                diverged.append(one)
+                continue
             try:
                 if world.agree(deadline is not None and time.monotonic() > deadline):
                     raise Interrupted(None)
@@ -154,7 +159,14 @@ def run(
                     f"{study.study}: stopped, nothing lost; {left} of {len(runs)} runs left, {one} first; call again"
                 )
                 raise typer.Exit(128 + interruption.signal_number if interruption.signal_number else 0) from None
+            except Diverged as error:
+                typer.echo(f"error: {error}", err=True)
+                diverged.append(one)
+                continue
             typer.echo(_outcome(one, record.last.accuracy, record.scored, trained))
+        if diverged:
+            names = ", ".join(map(str, diverged))
+            raise Diverged(f"{study.study}: {len(diverged)} of {len(runs)} runs diverged, or start from one: {names}")
         typer.echo(f"{study.study}: all {len(runs)} runs done")
 
 
@@ -424,7 +436,7 @@ def main() -> None:
         status = app(standalone_mode=False)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
-        status = 2
+        status = error.exit_status
     except typer.Abort:
         status = 130
     except Exception as error:

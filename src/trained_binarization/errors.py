@@ -25,7 +25,9 @@ def shown(value: object) -> str:
 
 
 class UserError(Exception):
-    """One line that names the file, the key, what was found and what is allowed; the command ends with status 2."""
+    """One line that says what is wrong, what was found and what to do; the command ends with `exit_status`."""
+
+    exit_status = 2
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
@@ -33,6 +35,12 @@ class UserError(Exception):
 
 class NotRun(UserError):
     """What cannot be done here, for a reason that a stage writes down where it would have failed."""
+
+
+class Diverged(UserError):
+    """A training met a loss, a factor, a weight or an accuracy that is not finite, and stopped without a record."""
+
+    exit_status = 1
 
 
 def require(*packages: str) -> None:

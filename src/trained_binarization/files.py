@@ -53,8 +53,11 @@ def written_whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def held(folder: Path, what: str) -> Iterator[None]:
     """Hold a folder for this process; UserError where another process holds it. Its end, a kill too, lets it go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}; nothing there was changed") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

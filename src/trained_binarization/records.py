@@ -6,12 +6,14 @@ record.json and history.csv (in git), weights.safetensors (not in git; its SHA-2
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from trained_binarization.errors import UserError
 from trained_binarization.files import read_model, refresh, sha256
@@ -24,29 +26,43 @@ WEIGHTS = "weights.safetensors"
 """A run's weights as trained, latent ones included; not in git."""
 
 
-class Evaluation(BaseModel):
+DIVERGED = "diverged.json"
+"""What a run that diverged leaves in place of its record; neither engine declares it, and git ignores it."""
+
+HISTORY = ("epoch", "train_loss", "train_accuracy", "evaluation_loss", "evaluation_accuracy")
+"""The columns of a run's history.csv that are read by name."""
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class _Strict(BaseModel):
+    """No unknown key, no conversion, no number that is not finite."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Evaluation(_Strict):
     """Loss (nats per image) and accuracy (percent) after an epoch, in float32 on every scored image."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-    epoch: int
-    loss: float
-    accuracy: float
-    top5: float | None = None  # where there are classes enough for it to say something
+    epoch: Annotated[int, Field(ge=1)]
+    loss: NotNegative
+    accuracy: Percent
+    top5: Percent | None = None  # where there are classes enough for it to say something
 
 
-class Parent(BaseModel):
+class Parent(_Strict):
     """The run whose weights this run started from."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
     run: str
     fingerprint: str
     weights_sha256: str
 
 
-class Record(BaseModel):
+class Record(_Strict):
     """One run's record. `last` is the result that counts; `best` is shown beside it and chosen by nobody."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
     study: str
     network: str
     variant: str
@@ -59,20 +75,20 @@ class Record(BaseModel):
     data_checksum: str
     parent: Parent | None
     scored: str  # "test" or "validation"
-    images_scored: int
-    images_trained_on: int
-    epochs: int
+    images_scored: Count
+    images_trained_on: Count
+    epochs: Annotated[int, Field(ge=1)]
     last: Evaluation
     best: Evaluation
-    accuracy_views: float | None = None  # percent, the mean over fixed views of every scored image (datasets/views.py)
-    alphas_at_floor: int
+    accuracy_views: Percent | None = None  # mean over fixed views of the scored images (datasets/views.py)
+    alphas_at_floor: Count
     weights_sha256: str
     signs_sha256: str | None = None  # of the kept signs and factors (training/weights.py); None in full precision
-    history_sha256: str | None = None
+    history_sha256: str
     layers: list[dict[str, Any]]
-    wall_seconds: float
-    images_per_second: float
-    interruptions: int
+    wall_seconds: NotNegative
+    images_per_second: NotNegative
+    interruptions: Count
     commit: str
     clean: bool | None  # src/ and the lock equal the commit's; None where that is not known
     packages: dict[str, str]
@@ -83,14 +99,21 @@ class Record(BaseModel):
     processes: int = 1
 
 
-class Data(BaseModel):
+class Divergence(_Strict):
+    """diverged.json: where a training met the first value that is not finite."""
+
+    fingerprint: str
+    epoch: Annotated[int, Field(ge=1)]
+    found: str
+
+
+class Data(_Strict):
     """results/<study>/data.json: which images, by checksum."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
     dataset: str
     checksum: str
-    train_images: int
-    test_images: int
+    train_images: Count
+    test_images: Count
     files: dict[str, str]  # name to MD5; none where the checksum is over the contents of every file
 
 
@@ -122,13 +145,12 @@ def settings_of(study: Study, run: Run) -> dict[str, Any]:
 def fingerprint(study: Study, run: Run, data_checksum: str) -> str:
     """SHA-256 over what is trained: settings, seed, data, the parent's fingerprint, the method's version."""
     parent = study.parent(run)
-    what = {
-        "method_version": METHOD_VERSION,
-        "settings": settings_of(study, run),
-        "seed": run.seed,
-        "data": data_checksum,
-        "parent": fingerprint(study, parent, data_checksum) if parent else None,
-    }
+    of_parent = fingerprint(study, parent, data_checksum) if parent else None
+    return _fingerprint(METHOD_VERSION, settings_of(study, run), run.seed, data_checksum, of_parent)
+
+
+def _fingerprint(version: int, settings: dict[str, Any], seed: int, data: str, parent: str | None) -> str:
+    what = {"method_version": version, "settings": settings, "seed": seed, "data": data, "parent": parent}
     return hashlib.sha256(canonical(what).encode()).hexdigest()
 
 
@@ -162,22 +184,110 @@ def run_folder(results: Path, study: Study, run: Run) -> Path:
     return results / study.study / run.folder
 
 
-def status(results: Path, study: Study, run: Run, data_checksum: str) -> tuple[str, Record | None]:
-    """('done', record), ('missing', None) or ('stale', the record of other settings, never to be aggregated)."""
-    folder = run_folder(results, study, run)
-    record = read_record(folder)
-    if record is None or not (folder / "history.csv").exists():
-        return "missing", None
-    fresh = record.fingerprint == fingerprint(study, run, data_checksum)
-    return ("done" if fresh else "stale"), record
+class Status(NamedTuple):
+    """Whether a run is done, and its record where it is.
+
+    missing: no record, or no history; diverged: nor is there one, since its training met a value that is not finite;
+    unsound: the record contradicts itself, its history or its place; stale: it is of other settings than the study's.
+    """
+
+    state: Literal["done", "missing", "diverged", "unsound", "stale"]
+    record: Record | None
+    reason: str
+
+
+def status(results: Path, study: Study, run: Run, data_checksum: str) -> Status:
+    """The one decision whether a run is done. Every user of records asks it."""
+    folder, asked = run_folder(results, study, run), fingerprint(study, run, data_checksum)
+    if not (folder / "record.json").exists():
+        divergence = _divergence(folder)
+        if divergence and divergence.fingerprint == asked:
+            return Status("diverged", None, f"diverged in epoch {divergence.epoch}: {divergence.found}")
+        return Status("missing", None, "no record yet")
+    if not (folder / "history.csv").exists():
+        return Status("missing", None, "its history.csv is missing")
+    try:
+        record = read_record(folder)
+        assert record is not None
+        fault = _contradiction(record, folder, study.study, run)
+    except UserError as error:
+        return Status("unsound", None, str(error))
+    if fault:
+        return Status("unsound", None, f"{folder / 'record.json'}: {fault}")
+    if record.fingerprint != asked:
+        reason = f"its record is of other settings (fingerprint {record.fingerprint[:8]}, not {asked[:8]})"
+        return Status("stale", None, reason)
+    return Status("done", record, "")
+
+
+def _divergence(folder: Path) -> Divergence | None:
+    path = folder / DIVERGED
+    try:
+        return read_model(path, Divergence, "delete it") if path.exists() else None
+    except UserError:  # damaged: it says nothing, and the run is missing
+        return None
+
+
+def _contradiction(record: Record, folder: Path, study: str, run: Run) -> str | None:
+    """What a record says against itself or its place; None where it is sound. A faulty history is a UserError."""
+    found = f"{record.study}/{record.network}/{record.variant}/seed{record.seed}"
+    if found != f"{study}/{run}":
+        return f"it is the record of {found}"
+    parent = record.parent.fingerprint if record.parent else None
+    own = _fingerprint(record.method_version, record.settings, record.seed, record.data_checksum, parent)
+    if record.fingerprint != own:
+        return "its fingerprint is not that of its own settings, seed, data and parent"
+    if record.epochs != record.settings["training"]["epochs"]:  # the fingerprint holds, so the keys are there
+        return f"it has {record.epochs} epochs, not those of its settings"
+    path = folder / "history.csv"
+    if sha256(path) != record.history_sha256:
+        raise UserError(f"{path}: its SHA-256 is not the one in record.json")
+    epochs, rows = _read_history(path)
+    if record.epochs != epochs or not rows or rows[-1].epoch != epochs:
+        raise UserError(f"{path}: found {epochs} epochs; the record has {record.epochs}, the last of them evaluated")
+    best = max(rows, key=lambda row: row.accuracy)
+    for name, said, right in (("last", record.last, rows[-1]), ("best", record.best, best)):
+        if (said.epoch, _written(said.accuracy), _written(said.loss)) != (right.epoch, right.accuracy, right.loss):
+            return f"`{name}` is not what its history says ({said.accuracy:.2f} %, there {right.accuracy:.2f} %)"
+    return None
+
+
+def _written(value: float) -> float:
+    """A number as history.csv holds it."""
+    return float(f"{value:.8g}")
+
+
+def _read_history(path: Path) -> tuple[int, list[Evaluation]]:
+    """(number of epochs in a history.csv, those that were evaluated); UserError where it is damaged."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if missing := [column for column in HISTORY if rows and column not in rows[0]]:
+            raise ValueError(f"no column {missing[0]}")
+        if [int(row["epoch"]) for row in rows] != list(range(1, len(rows) + 1)):
+            raise ValueError("its epochs are not 1, 2, 3 and so on")
+        if any(not isfinite(float(value)) for row in rows for value in row.values() if value != ""):
+            raise ValueError("a number is not finite")
+        evaluated = [row for row in rows if row["evaluation_accuracy"] != ""]
+        return len(rows), [
+            Evaluation(
+                epoch=int(row["epoch"]),
+                loss=float(row["evaluation_loss"]),
+                accuracy=float(row["evaluation_accuracy"]),
+            )
+            for row in evaluated
+        ]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path}: found damaged content ({error})") from None
 
 
 def record_of(results: Path, study: Study, run: Run) -> Record:
-    """The record of a run that is done; UserError where it is missing or stale, with the command that makes it."""
-    state, record = status(results, study, run, read_data(results, study).checksum)
-    if state != "done" or record is None:
-        raise UserError(f"{run_folder(results, study, run)}: the run is {state}; make it with: {run.command}")
-    return record
+    """The record of a run that is done; UserError where it is not, with the command that makes it."""
+    found = status(results, study, run, read_data(results, study).checksum)
+    if found.record is None:
+        folder = run_folder(results, study, run)
+        raise UserError(f"{folder}: the run is {found.state}: {found.reason}; make it with: {run.command}")
+    return found.record
 
 
 def needs_training(results: Path, study: Study, run: Run, data_checksum: str) -> str | None:
@@ -186,14 +296,14 @@ def needs_training(results: Path, study: Study, run: Run, data_checksum: str) ->
     Weights are not in git: a parent that is done, but whose weights are not here, is trained once more as long as one
     of the study's runs is still to start from them.
     """
-    state, record = status(results, study, run, data_checksum)
-    if state != "done" or record is None:
-        return f"its record is {state}"
+    found = status(results, study, run, data_checksum)
+    if found.record is None:
+        return found.reason
     children = [one for one in study.runs() if study.parent(one) == run]
-    if all(status(results, study, child, data_checksum)[0] == "done" for child in children):
+    if all(status(results, study, child, data_checksum).state == "done" for child in children):
         return None
     weights = run_folder(results, study, run) / WEIGHTS
-    here = weights.exists() and sha256(weights) == record.weights_sha256
+    here = weights.exists() and sha256(weights) == found.record.weights_sha256
     return None if here else "its record is complete, but runs to come start from its weights, which are not here"
 
 
@@ -205,14 +315,18 @@ def untrained(results: Path, study: Study) -> dict[Run, str]:
     known = read_data(results, study).checksum if data_path(results, study).exists() else None
     found = {}
     for run in study.runs():
-        try:
-            record = None if known else read_record(run_folder(results, study, run))
-            why = needs_training(results, study, run, known or (record.data_checksum if record else ""))
-        except UserError as error:
-            why = str(error)
-        if why:
+        checksum = known or _recorded_checksum(run_folder(results, study, run))
+        if why := needs_training(results, study, run, checksum):
             found[run] = why
     return found
+
+
+def _recorded_checksum(folder: Path) -> str:
+    try:
+        record = read_record(folder)
+        return record.data_checksum if record else ""
+    except UserError:
+        return ""  # no checksum: whatever is asked of the record, it is not done
 
 
 def finished(results: Path, study: Study, run: Run) -> Record | None:

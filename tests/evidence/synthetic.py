@@ -72,11 +72,12 @@ def write_run(study: Study, run: Run, results: Path, accuracy: float | None = No
         reached = accuracy - (accuracy - 12) * math.exp(-9 * t) - (1 - t) * abs(noise.gauss(0, 1.5))
         evaluated = epoch % study.training(run).evaluate_every == 0 or epoch == epochs
         reached = accuracy if epoch == epochs else reached
+        loss = float(f"{2.3 * math.exp(-3 * t):.6g}")
         if evaluated:
-            seen.append((epoch, reached))
+            seen.append((epoch, float(f"{reached:.8g}"), loss))
         values: list[str] = [str(epoch), f"{0.05 * (1 - t):.6g}", f"{2.2 * math.exp(-5 * t):.6g}"]
         values += [f"{min(99.9, reached + 2 * t):.6g}"]
-        values += [f"{2.3 * math.exp(-3 * t):.6g}", f"{reached:.8g}"] if evaluated else ["", ""]
+        values += [f"{loss:.6g}", f"{reached:.8g}"] if evaluated else ["", ""]
         for column in columns[6:]:
             kind, layer = column.rsplit(".", 1)
             start = 0.4 if kind == "alpha_weight" else 0.8
@@ -110,10 +111,11 @@ def write_run(study: Study, run: Run, results: Path, accuracy: float | None = No
         images_scored=10000,
         images_trained_on=50000,
         epochs=epochs,
-        last=records.Evaluation(epoch=epochs, loss=0.3, accuracy=accuracy),
-        best=records.Evaluation(epoch=best[0], loss=0.3, accuracy=best[1]),
+        last=records.Evaluation(epoch=epochs, loss=seen[-1][2], accuracy=accuracy),
+        best=records.Evaluation(epoch=best[0], loss=best[2], accuracy=best[1]),
         alphas_at_floor=0,
         weights_sha256=hashlib.sha256(str(run).encode()).hexdigest(),
+        history_sha256=files.sha256(folder / "history.csv"),
         layers=_layers(width),
         wall_seconds=1234.5 + run.seed,
         images_per_second=2345.6,

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import REPOSITORY
 from trained_binarization.evidence.left import left_to_run
-from trained_binarization.files import write_json
+from trained_binarization.files import sha256, write_json, write_text
 from trained_binarization.records import fingerprint, read_data, read_record, settings_of
 from trained_binarization.settings import read_yaml
 from trained_binarization.study import Study, load_study
@@ -64,10 +64,19 @@ def test_a_distilled_record_tells_of_distilled_trainings_alone(some: Path) -> No
     record = read_record(some / "cifar10" / run.folder)
     assert record is not None
     changes = {"settings": settings_of(plus, run), "wall_seconds": 3000.0, "epochs": 300}
-    changes["fingerprint"] = fingerprint(plus, run, checksum)
+    changes |= {"fingerprint": fingerprint(plus, run, checksum), "study": plus.study}
+    assert record.parent is not None
+    changes["parent"] = record.parent.model_copy(
+        update={"fingerprint": fingerprint(plus, plus.find("vgg_small", "full_precision", 0), checksum)}
+    )
     folder = some / "cifar10-plus" / run.folder
+    header, *rows = (some / "cifar10" / run.folder / "history.csv").read_text(encoding="utf-8").splitlines()
+    last = rows[-1].split(",", 1)[1]
+    write_text(folder / "history.csv", "\n".join([header, *(f"{epoch},{last}" for epoch in range(1, 301))]) + "\n")
+    changes["history_sha256"] = sha256(folder / "history.csv")
+    changes["last"] = record.last.model_copy(update={"epoch": 300})
+    changes["best"] = record.last.model_copy(update={"epoch": 1})
     write_json(folder / "record.json", record.model_copy(update=changes).model_dump())
-    shutil.copy(some / "cifar10" / run.folder / "history.csv", folder)
     found = left_to_run([study("cifar10"), plus], some)
     assert found is not None
     paces = {(row["study"], row["training"]): (row["runs"], row["seconds_an_epoch"]) for row in found.rows}

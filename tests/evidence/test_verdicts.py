@@ -99,10 +99,11 @@ def test_validation_accuracies_judge_nothing(cifar10: Study, tmp_path: Path) -> 
 def test_a_stale_record_is_never_aggregated(cifar10: Study, tmp_path: Path) -> None:
     write_results(cifar10, tmp_path)
     run = cifar10.find("vgg_small", METHOD, 0)
-    write_run(cifar10, run, tmp_path, accuracy=12.0)
     path = records.run_folder(tmp_path, cifar10, run) / "record.json"
-    content = json.loads(path.read_text("utf-8"))
-    path.write_text(json.dumps(content | {"fingerprint": "0" * 64}), "utf-8")
+    asked = json.loads(path.read_text("utf-8"))["fingerprint"]
+    longer = cifar10.model_copy(update={"finetune": cifar10.finetune.model_copy(update={"weight_decay": 0.1})})
+    write_run(longer, run, tmp_path, accuracy=12.0)
+    found_there = json.loads(path.read_text("utf-8"))["fingerprint"]
     found = judged(cifar10, tmp_path)
     accuracy = next(verdict for verdict in found.verdicts if verdict.claim == "vgg_small_accuracy")
     assert accuracy.seeds == [1, 2, 3, 4]
@@ -112,7 +113,7 @@ def test_a_stale_record_is_never_aggregated(cifar10: Study, tmp_path: Path) -> N
     assert found.not_run == [
         {
             "run": str(run),
-            "reason": f"its record is of other settings (fingerprint 00000000, not {content['fingerprint'][:8]})",
+            "reason": f"its record is of other settings (fingerprint {found_there[:8]}, not {asked[:8]})",
             "command": run.command,
         }
     ]

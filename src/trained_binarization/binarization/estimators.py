@@ -2,7 +2,7 @@
 
 Each is a shape times a height. The height differs between the unit step 1[x > 0], whose exact derivative integrates
 to 1, and the sign 2 * 1[x > 0] - 1, whose exact derivative integrates to 2. The formulas are plain arithmetic, so
-they take torch tensors and numpy arrays of any shape.
+they take torch tensors and numpy arrays of any shape. At plus and minus infinity they have their limit; NaN stays NaN.
 
 | name             | over the step 1[x > 0]       | integral | over sign(x)           | integral |
 |------------------|------------------------------|----------|------------------------|----------|
@@ -18,19 +18,25 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def _bounded(x: Any) -> Any:
+    """x clipped to where every shape has reached its limit: infinity times zero would be NaN."""
+    return x.clip(-2, 2)
+
+
 def ones(x: Any) -> Any:
     """1 everywhere: the straight-through estimator. Source: Bengio et al. 2013."""
-    return x * 0 + 1
+    return _bounded(x) * 0 + 1
 
 
 def window(x: Any) -> Any:
     """1[abs(x) <= 1]: the clipped straight-through estimator. Source: BNN, Courbariaux et al. 2016."""
-    return (abs(x) <= 1) * ones(x)
+    return (abs(_bounded(x)) <= 1) * ones(x)
 
 
 def triangle(x: Any) -> Any:
     """max(0, 1 - abs(x)): the derivative of Bi-Real's piecewise polynomial, halved. Source: Liu et al. 2018."""
-    return (abs(x) < 1) * (1 - abs(x))
+    size = abs(_bounded(x))
+    return (size < 1) * (1 - size)
 
 
 def long_tailed(x: Any) -> Any:
@@ -38,7 +44,7 @@ def long_tailed(x: Any) -> Any:
 
     Source: second-hand, from Dynamic Sparse Training (ICLR 2020), two of whose authors wrote the paper.
     """
-    size = abs(x)
+    size = abs(_bounded(x))
     return (size <= 0.4) * (2 - 4 * size) + ((size > 0.4) & (size <= 1)) * (0 * size + 0.4)
 
 

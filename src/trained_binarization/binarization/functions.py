@@ -9,12 +9,17 @@ from torch import Tensor
 from trained_binarization.binarization.estimators import ESTIMATORS
 
 
+def _keep_nan(x: Tensor, bits: Tensor) -> Tensor:
+    """The bits, but NaN where x is NaN: no bit stands for it, and a training that diverges has to show it."""
+    return torch.where(x.isnan(), x, bits)
+
+
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, derivative: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.save_for_backward(x)
         ctx.derivative = derivative
-        return (x > 0).to(x.dtype)
+        return _keep_nan(x, (x > 0).to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -28,7 +33,7 @@ class _Sign(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.derivative = derivative
         positive = x >= 0 if zero_is_positive else x > 0
-        return positive.to(x.dtype) * 2 - 1
+        return _keep_nan(x, positive.to(x.dtype) * 2 - 1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

@@ -83,8 +83,10 @@ class _BinaryWeight(nn.Module):
     def _mean_magnitude(self) -> Tensor:
         magnitude = self.weight.detach().abs()
         if self.method.weight_scaling_granularity == "layer":
-            return magnitude.mean().reshape([1] * magnitude.dim())
-        return magnitude.mean(dim=tuple(range(1, magnitude.dim())), keepdim=True)
+            mean = magnitude.mean().reshape([1] * magnitude.dim())
+        else:
+            mean = magnitude.mean(dim=tuple(range(1, magnitude.dim())), keepdim=True)
+        return mean.clamp_min(ALPHA_FLOOR)
 
     @torch.no_grad()
     def initialize_from_weight(self) -> None:
@@ -92,11 +94,14 @@ class _BinaryWeight(nn.Module):
 
         alpha_W = mean abs(W) (method.initial_alpha 'data') or 1; then W to standard deviation method.latent_std,
         clamped to [-1, 1]. Source: our reading; as pretrained, abs(W) is about 0.02 and every window is flat there.
+        Weights without a deviation, a single one or all equal, are not rescaled.
         """
         if self.alpha is not None and self.method.initial_alpha == "data":
             self.alpha.copy_(self._mean_magnitude().expand_as(self.alpha))
         if self.method.latent_std is not None:
-            self.weight.mul_(self.method.latent_std / self.weight.std()).clamp_(-1, 1)
+            deviation = self.weight.std() if self.weight.numel() > 1 else torch.zeros(())
+            if (scale := self.method.latent_std / deviation).isfinite():
+                self.weight.mul_(scale).clamp_(-1, 1)
 
     def binary_weight(self) -> Tensor:
         """W_b = alpha_W * sign(W), the shape of W.

@@ -130,7 +130,7 @@ def _card(study: Study, run: Run, results: Path, found: dict[str, Any]) -> str:
     record, proof = record_of(results, study, run), found["proof"]
     seeds = [study.find(run.network, METHOD, seed) for seed in study.seeds.finetune]
     done = [status(results, study, one, record.data_checksum) for one in seeds]
-    accuracies = [one.last.accuracy for state, one in done if state == "done" and one is not None]
+    accuracies = [one.record.last.accuracy for one in done if one.record]
     spread = f"one seed of {len(seeds)}"
     if len(accuracies) > 1:
         interval = t_interval(accuracies, 0.95)

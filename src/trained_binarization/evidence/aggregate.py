@@ -10,12 +10,12 @@ from typing import Any
 from trained_binarization import files
 from trained_binarization.evidence import figures, tables
 from trained_binarization.evidence.claims import Claims, load_claims
-from trained_binarization.evidence.frames import HISTORY, done_records, history_frame, runs_frame
+from trained_binarization.evidence.frames import done_records, history_frame, runs_frame
 from trained_binarization.evidence.markdown import escape
 from trained_binarization.evidence.verdicts import StudyVerdicts, judge
 from trained_binarization.study import FULL_PRECISION, Study
 
-CURVES = ["network", "variant", "seed", *HISTORY]
+CURVES = ["network", "variant", "seed", "epoch", "train_loss", "train_accuracy", "evaluation_accuracy"]
 
 
 def study_tables(study: Study, results: Path, found: StudyVerdicts, claims: Claims) -> list[tables.Table]:

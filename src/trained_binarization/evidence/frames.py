@@ -13,7 +13,7 @@ RUN_COLUMNS = (
     "network",
     "variant",
     "seed",
-    "status",  # done, missing or stale; what follows is None unless done
+    "status",  # done, missing, diverged or stale; what follows is None unless done
     "accuracy",  # last epoch, percent
     "top5",  # last epoch, percent; where it is customary
     "best",  # best epoch, percent; shown, never used
@@ -28,9 +28,6 @@ RUN_COLUMNS = (
     "command",  # what makes it
 )
 
-HISTORY = ["epoch", "train_loss", "train_accuracy", "evaluation_accuracy"]
-"""The columns of a run's history.csv that are read by name."""
-
 
 def no_images(study: Study) -> str:
     """Why a study has no data.json."""
@@ -41,21 +38,21 @@ def no_images(study: Study) -> str:
 
 
 def done_records(study: Study, results: Path) -> list[tuple[Run, str, records.Record | None, str]]:
-    """(run, status, its record if done, the reason if not) for every run of the study, in the study's order."""
+    """(run, status, its record if done, the reason if not) for every run of the study, in the study's order.
+
+    UserError where a record is not sound: a study with such a record is not aggregated.
+    """
     if not records.data_path(results, study).exists():
         return [(run, "missing", None, no_images(study)) for run in study.runs()]
     checksum = records.read_data(results, study).checksum
     rows: list[tuple[Run, str, records.Record | None, str]] = []
     for run in study.runs():
-        status, record = records.status(results, study, run, checksum)
-        if status == "done":
-            rows.append((run, status, record, ""))
-        elif status == "stale" and record is not None:
-            asked = records.fingerprint(study, run, checksum)
-            reason = f"its record is of other settings (fingerprint {record.fingerprint[:8]}, not {asked[:8]})"
-            rows.append((run, status, None, reason))
-        else:
-            rows.append((run, status, None, "no record yet"))
+        found = records.status(results, study, run, checksum)
+        if found.state == "unsound":
+            raise UserError(
+                f"{found.reason}; restore the file (git checkout, a backup), or train the run again: {run.command}"
+            )
+        rows.append((run, found.state, found.record, found.reason))
     return rows
 
 
@@ -87,22 +84,10 @@ def history_frame(study: Study, results: Path) -> pd.DataFrame:
     frames = []
     for run, status, _, _ in done_records(study, results):
         if status == "done":
-            frame = _read_history(records.run_folder(results, study, run) / "history.csv", run)
+            frame = pd.read_csv(records.run_folder(results, study, run) / "history.csv")
             frame.insert(0, "seed", run.seed)
             frame.insert(0, "variant", run.variant)
             frame.insert(0, "network", run.network)
             frames.append(frame)
-    columns = ["network", "variant", "seed", *HISTORY]
+    columns = ["network", "variant", "seed", *records.HISTORY]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
-
-
-def _read_history(path: Path, run: Run) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path)
-        if missing := [column for column in HISTORY if column not in frame]:
-            raise ValueError(f"no column {missing[0]}")
-        if text := [str(column) for column in frame if not pd.api.types.is_numeric_dtype(frame[column])]:
-            raise ValueError(f"column {text[0]} holds what is no number")
-        return frame
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: found damaged content ({error}); train it anew: {run.command} --again") from None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from math import isfinite
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from trained_binarization.binarization.layers import ALPHA_FLOOR, alphas, binary_layers, keep_positive, scaling_penalty
 from trained_binarization.datasets.augment import normalise
 from trained_binarization.datasets.images import EVALUATION_BATCH
+from trained_binarization.errors import Diverged
 from trained_binarization.study import Compute, Finetuning, Training
 from trained_binarization.training.device import compiled
 from trained_binarization.training.distributed import ALONE, World, data_parallel
@@ -163,7 +165,12 @@ def layer_statistics(network: nn.Module, signs: dict[str, Tensor]) -> dict[str, 
 
 
 class Trainer:
-    """Trains a network by a schedule; `run` returns at the end, or raises Interrupted after saving."""
+    """Trains a network by a schedule; `run` returns at the end, or raises Interrupted after saving.
+
+    It raises Diverged at the first loss, factor, weight or accuracy that is not finite. On a CPU every batch is looked
+    at; on a GPU, and with several processes, the sums are looked at where they are read anyway: at an epoch's end, and
+    with all tensors before a checkpoint. So no step waits for the host.
+    """
 
     def __init__(
         self,
@@ -187,6 +194,8 @@ class Trainer:
         self.network, self.training, self.compute, self.seed = network, training, compute, seed
         self.images, self.scored, self.progress = images, scored, progress
         self.device = images.device
+        self.each_batch = self.device.type == "cpu" and world.size == 1  # whether every batch is looked at
+        self.finite_until = 0  # batches of this epoch whose sums were looked at
         self.factors = alphas(network)
         self.model = network if world.size == 1 else data_parallel(network)
         self.optimizers = build_optimizers(network, training)
@@ -230,11 +239,14 @@ class Trainer:
         while self.state.epoch < self.training.epochs:
             sums = torch.tensor([self.state.loss_sum, self.state.correct], dtype=torch.float64, device=self.device)
             sums /= self.world.size  # each process holds its share of what was before
+            self.finite_until = self.state.batch
 
             try:
                 for batch, images in enumerate(self.epoch(self.state.batch), self.state.batch):
                     sums += self.step(images, batch)
                     self.state.batch = batch + 1
+                    if self.each_batch:
+                        self._check_loss(sums[0].item())
                     requests.at_once = False
                     self.progress.batch(self.state, self.batches, sums * self.world.size)
                     action = self.world.agree(self._wish(requests))
@@ -259,11 +271,34 @@ class Trainer:
                 raise
             self.accuracy_views = scores.accuracy
             self.state.seconds = before + time.monotonic()
+        self._check_tensors()
+
+    def _check_loss(self, loss_sum: float) -> None:
+        """Raise Diverged where the epoch's sum of losses is not finite; all processes give the same sum."""
+        if not isfinite(loss_sum):
+            first, last = self.finite_until + 1, self.state.batch
+            batches = f"batch {last}" if first == last else f"batches {first} to {last}"
+            raise self._diverged(f"the loss of {batches} of {self.batches} is {loss_sum}")
+        self.finite_until = self.state.batch
+
+    def _check_tensors(self) -> None:
+        """Raise Diverged where a weight, a factor or a statistic is not finite."""
+        for name, tensor in self.network.state_dict().items():
+            if not tensor.isfinite().all():
+                raise self._diverged(f"{name} holds a value that is not finite")
+
+    def _diverged(self, found: str) -> Diverged:
+        training = self.training
+        place = self.state.epoch + self.state.batch / self.batches
+        rate = training.learning_rate * factor(training.schedule, min(place, training.epochs - 1e-9) / training.epochs)
+        return Diverged(f"{found}, at a learning rate of {rate:.3g}")
 
     def _keep(self, save: Callable[[], None], sums: Tensor, before: float) -> None:
         """Save, with the current epoch's sums; `before`: the training's seconds minus time.monotonic()'s."""
         began = time.monotonic()
         self.state.loss_sum, self.state.correct = self.world.total(sums.clone()).tolist()
+        self._check_loss(self.state.loss_sum)
+        self._check_tensors()
         self.state.seconds = before + began
         save()
         self.saved = time.monotonic()
@@ -302,10 +337,13 @@ class Trainer:
 
     def _end_epoch(self, sums: Tensor, requests: StopRequests) -> None:
         loss, correct = sums.tolist()
+        self._check_loss(loss)
         state, training = self.state, self.training
         scores: Scores | None = None
         if (state.epoch + 1) % training.evaluate_every == 0 or state.epoch + 1 == training.epochs:
             scores = evaluate(self.network, self.scored, *self.images.statistics, self.world, requests)
+            if not isfinite(scores.loss):
+                raise self._diverged(f"the loss of the {len(self.scored)} scored images is {scores.loss}")
         last = (state.epoch + 1) - 1 / self.batches  # where the epoch's last step stood, also after a resume there
         state.epoch, state.batch, state.loss_sum, state.correct = state.epoch + 1, 0, 0.0, 0.0
         state.images += self.batches * training.batch_size
@@ -320,6 +358,9 @@ class Trainer:
         if self.scored.top5:
             row["evaluation_top5"] = scores and scores.top5
         state.history.append(row | layer_statistics(self.network, self.signs))
+        for name, value in state.history[-1].items():
+            if value is not None and not isfinite(value):
+                raise self._diverged(f"{name} is {value}")
 
     def alphas_at_floor(self) -> int:
         """How many scaling factors stand at their least value."""

@@ -12,14 +12,16 @@ from torch import nn
 
 from trained_binarization.binarization.layers import binary_layers
 from trained_binarization.datasets import open_dataset
-from trained_binarization.errors import UserError
+from trained_binarization.errors import Diverged, UserError
 from trained_binarization.files import held, sha256, write_json, write_text
 from trained_binarization.networks import build
 from trained_binarization.networks.summary import layer_costs
 from trained_binarization.provenance import provenance
 from trained_binarization.records import (
+    DIVERGED,
     METHOD_VERSION,
     WEIGHTS,
+    Divergence,
     Evaluation,
     Parent,
     Record,
@@ -31,7 +33,7 @@ from trained_binarization.records import (
     settings_of,
     status,
 )
-from trained_binarization.study import Method, Run, Study
+from trained_binarization.study import FULL_PRECISION, Method, Run, Study
 from trained_binarization.training import checkpoint, torchvision_weights
 from trained_binarization.training.device import describe, set_up
 from trained_binarization.training.distributed import ALONE, World
@@ -52,9 +54,9 @@ def network_of(study: Study, run: Run, images: ImageSet) -> nn.Module:
 
 def _start_from(parent: Run, network: nn.Module, study: Study, results: Path, data_checksum: str) -> Parent:
     """Load the parent's finished weights, each layer's factors and latent weights set from them."""
-    state, record = status(results, study, parent, data_checksum)
+    state, record, _ = status(results, study, parent, data_checksum)
     path = run_folder(results, study, parent) / WEIGHTS
-    if state != "done" or record is None:
+    if record is None:
         raise UserError(f"{path.parent}: the parent run is {state}; make it with: {parent.command}")
     if not path.exists():
         raise UserError(f"{path}: no such file (weights are not in git); make it with: {parent.command} --again")
@@ -95,7 +97,10 @@ def train_run(
         job.resume()
         requests = StopRequests(deadline)
         with requests.collected():
-            job.trainer.run(job.save_checkpoint, requests)
+            try:
+                job.trainer.run(job.save_checkpoint, requests)
+            except Diverged as error:
+                raise job.diverged(error) from None
             record = world.from_first(None if world.rank else job.finish())
     if number := world.agree(requests.signal_number or 0):  # it came at the very end: this run is done, no other begins
         raise Interrupted(number)
@@ -117,9 +122,9 @@ def _with_weights(study: Study, run: Run, images: ImageSet, path: Path) -> nn.Mo
 def _kept(study: Study, run: Run, results: Path, names: tuple[str, ...]) -> tuple[Path, Record]:
     """(the first of a finished run's files that is there, its record); UserError where they do not belong together."""
     folder = run_folder(results, study, run)
-    state, record = status(results, study, run, read_data(results, study).checksum)
+    state, record, _ = status(results, study, run, read_data(results, study).checksum)
     path = next((folder / name for name in names if (folder / name).exists()), None)
-    if state != "done" or record is None or path is None:
+    if record is None or path is None:
         found = f"a run that is {state}" if state != "done" else f"none of {', '.join(names)}"
         raise UserError(f"{folder}: found {found}; make it with: {run.command} --again")
     if path.name == WEIGHTS and (found := sha256(path)) != record.weights_sha256:
@@ -232,9 +237,25 @@ class _Job:
         }
         checkpoint.save_checkpoint(self.folder, step, trainer.tensors(), progress)
 
+    def diverged(self, error: Diverged) -> Diverged:
+        """Write diverged.json; returns the error as the line that a user reads. The last checkpoint stays."""
+        stage = "pretrain" if self.run.variant == FULL_PRECISION else "finetune"
+        epoch = min(self.trainer.state.epoch + 1, self.trainer.training.epochs)
+        if not self.world.rank:
+            said = Divergence(fingerprint=self.fingerprint, epoch=epoch, found=str(error))
+            write_json(self.folder / DIVERGED, said.model_dump())
+        return Diverged(
+            f"{self.run}: diverged in epoch {epoch}: {error}; no record was written; "
+            f"try a smaller {stage}.learning_rate"
+        )
+
     def finish(self) -> Record:
-        """Write weights, history and, last, the record: where the record is, the rest is."""
+        """Write weights, history and, last, the record: where the record is, the rest is.
+
+        A record from before goes first: it must never stand beside a history or weights that are not its own.
+        """
         study, run, trainer, state = self.study, self.run, self.trainer, self.trainer.state
+        (self.folder / "record.json").unlink(missing_ok=True)
         save_weights(trainer.network, self.folder / WEIGHTS)
         binary = study.variant(run.variant) is not None
         columns = list(state.history[-1])
@@ -286,6 +307,7 @@ class _Job:
             **self.provenance,
         )
         write_json(self.folder / "record.json", record.model_dump())
+        (self.folder / DIVERGED).unlink(missing_ok=True)
         checkpoint.remove_checkpoints(self.folder)
         return record
 

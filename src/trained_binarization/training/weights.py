@@ -45,10 +45,13 @@ def save_weights(network: nn.Module, path: Path, *, signs: bool = False) -> None
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a file of either kind; scaling factors that it does not have keep their start. UserError if it misfits."""
     try:
-        missing, unexpected = network.load_state_dict(load_file(path), strict=False)
+        state = load_file(path)
+        missing, unexpected = network.load_state_dict(state, strict=False)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{path}: found weights that do not fit ({reason}); allowed: this network's") from None
+    if bad := next((name for name, tensor in state.items() if not tensor.isfinite().all()), None):
+        raise UserError(f"{path}: {bad}: found a value that is not finite; train the run again")
     wrong = [name for name in missing if not name.endswith("alpha")] + list(unexpected)
     if wrong:
         raise UserError(f"{path}: found weights of another network ({wrong[0]}); allowed: this network's")
