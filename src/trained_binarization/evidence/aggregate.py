@@ -27,7 +27,7 @@ def study_tables(study: Study, results: Path, found: StudyVerdicts, claims: Clai
             layers.setdefault(run.network, record.layers)
     return [
         tables.claims_table(found, claims),
-        tables.ablation_table(found, claims),
+        tables.family_table(found) if found.family else tables.ablation_table(found, claims),
         tables.published_table(found, claims),
         tables.layers_table(layers, claims),
         tables.deviations_table(claims),
@@ -63,7 +63,7 @@ def aggregate(study: Study, results: Path, claims_path: Path) -> str:
     _sweep(folder / "figures", {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")})
 
     files.write_json(folder / "metrics.json", _metrics(found))
-    files.write_json(folder / "verdicts.json", found.model_dump(), indent=1, ensure_ascii=False)
+    files.write_json(folder / "verdicts.json", found.model_dump(exclude_unset=True), indent=1, ensure_ascii=False)
     left = f"; not run: {len(found.not_run)}, first: {found.not_run[0]['command']}" if found.not_run else ""
     return f"{study.study}: tables, figures and verdicts from {found.runs_done} of {found.runs_asked} runs{left}"
 

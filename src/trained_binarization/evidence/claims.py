@@ -19,6 +19,8 @@ Outcome = Literal[
     "surpasses",
     "does not surpass",
     "inconclusive",
+    "void by construction",
+    "exploratory",
     "not comparable",
     "not run",
 ]

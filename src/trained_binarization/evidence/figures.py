@@ -3,7 +3,7 @@
 Widths are chosen so that lettering is legible in a column of 360 CSS pixels; legends lie below the axes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from trained_binarization.binarization.estimators import ESTIMATORS
 from trained_binarization.evidence.claims import Claims, Published
+from trained_binarization.evidence.families import Effect
 from trained_binarization.evidence.verdicts import Comparison, StudyVerdicts
 from trained_binarization.files import written_whole
 from trained_binarization.study import FULL_PRECISION, METHOD
@@ -158,15 +159,16 @@ def curves(history: pd.DataFrame, claims: Claims) -> Figure | None:
     return figure
 
 
-def ablation(comparisons: list[Comparison], claims: Claims) -> Figure | None:
-    """Forest plot: method minus ablation, a dot a seed, mean and Holm-corrected interval, the delta band shaded."""
-    known = [row for row in comparisons if row.differences]
+def ablation(rows: Sequence[Comparison | Effect], claims: Claims) -> Figure | None:
+    """Forest plot of differences, or of a family's contrasts: a dot a seed, mean, interval, the delta band shaded."""
+    known = [row for row in rows if row.differences]
     if not known:
         return None
+    family = isinstance(known[0], Effect)
     figure, (axes,) = _panels(1, 1, 1.5 + 0.5 * len(known))
     colours = {"helps": BLUE, "hurts": RED}
     several = len({row.network for row in known}) > 1
-    delta = known[0].delta
+    delta = known[0].delta or 0.0
     axes.axvspan(-delta, delta, color=GREEN, alpha=0.14, lw=0)
     axes.axvline(0, color=MUTED, lw=1)
     for y, row in enumerate(known):
@@ -179,19 +181,26 @@ def ablation(comparisons: list[Comparison], claims: Claims) -> Figure | None:
         )
         axes.scatter([float(np.mean(row.differences))], [y], s=46, color=colour, marker="D", zorder=3)
     networks = [f"{plain(claims.title(row.network))}: " if several else "" for row in known]
-    labels = [network + in_words(row.ablation) for network, row in zip(networks, known, strict=True)]
+    labels = [network + _difference(row) for network, row in zip(networks, known, strict=True)]
     axes.set_yticks(range(len(known)), labels)
     axes.set_ylim(len(known) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("method minus ablation, percentage points")
+    axes.set_xlabel("difference, percentage points" if family else "method minus ablation, percentage points")
     line = matplotlib.lines.Line2D
     handles = [
-        line([], [], color=INK, marker="D", label="mean, corrected interval"),
+        line([], [], color=INK, marker="D", label="mean, interval" if family else "mean, corrected interval"),
         line([], [], color=INK, marker="o", mfc="none", ls="", label="one seed"),
         matplotlib.patches.Patch(color=GREEN, alpha=0.14, lw=0, label=f"±{delta:g} points"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.0, handletextpad=0.5)
     return figure
+
+
+def _difference(row: Comparison | Effect) -> str:
+    """A row's label: the ablation, or both arms of a contrast."""
+    if isinstance(row, Comparison):
+        return in_words(row.ablation)
+    return f"{in_words(row.plus)} − {in_words(row.minus)}"
 
 
 def alphas(history: pd.DataFrame, claims: Claims) -> Figure | None:
@@ -373,7 +382,7 @@ def draw(found: StudyVerdicts, history: pd.DataFrame, claims: Claims, folder: Pa
     """Draw every figure that there is data for; the names of those drawn."""
     figures: dict[str, Callable[[], Figure | None]] = {
         "method": method,
-        "ablation": lambda: ablation(found.comparisons, claims),
+        "ablation": lambda: ablation(found.family or found.comparisons, claims),
         "curves": lambda: curves(history, claims),
         "alphas": lambda: alphas(history, claims),
         "size": lambda: size(found, claims),

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from trained_binarization.errors import UserError
 from trained_binarization.evidence import tables
 from trained_binarization.evidence.aggregate import study_tables
 from trained_binarization.evidence.claims import Claims, load_claims
+from trained_binarization.evidence.families import Effect
 from trained_binarization.evidence.figures import BLUE, INK, MUTED, PAPER, RULE
 from trained_binarization.evidence.frames import done_records
 from trained_binarization.evidence.invariance import THEORY, prediction, what_was_found
@@ -33,11 +35,14 @@ from trained_binarization.study import Run, Study
 
 HERE = Path(__file__).parent
 README = Path("README.md")
+FINDINGS = Path("docs/findings.md")
 
 FIGURES = {
     "method": "Above: the binarization of activations and weights. Below: each estimator of its derivative.",
     "ablation": "Method minus ablation. Right of zero, what the ablation leaves out helps. Intervals carry Holm's "
     "correction over all ablations; the band is the declared margin.",
+    "family": "Accuracy by ten views, one arm minus another, paired by seed. Intervals carry Bonferroni's correction "
+    "over the confirmatory contrasts; the band is their declared margin.",
     "curves": "Accuracy by epoch: mean over seeds, bands from the lowest to the highest seed. Training accuracy is "
     "measured on augmented batches while training. The vertical axis does not begin at zero.",
     "alphas": "The method's learned scaling factors, one of each kind a layer: median over seeds, bands from the "
@@ -104,9 +109,11 @@ def _only_shows(svg: ElementTree.Element) -> None:
             raise ValueError(f"it holds {element.tag} with {sorted(names)}")
 
 
-def _figures(folder: Path) -> dict[str, dict[str, Any]]:
+def _figures(folder: Path, *, family: bool = False) -> dict[str, dict[str, Any]]:
     found = {}
     for name, caption in FIGURES.items():
+        if name == "ablation" and family:
+            caption = FIGURES["family"]
         path = folder / "figures" / f"{name}.svg"
         if path.exists():
             found[name] = {"svg": inline_svg(path, caption), "caption": caption, "png": f"figures/{name}.png"}
@@ -178,7 +185,7 @@ def _provenance(study: Study, results: Path) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _tally(verdicts: list[Verdict]) -> str:
+def _tally(verdicts: Sequence[Verdict | Effect]) -> str:
     """How many verdicts there are of each outcome, as words."""
     counted = Counter(verdict.outcome for verdict in verdicts)
     return ", ".join(f"{outcome.replace(' larger than delta', '')} ({n})" for outcome, n in counted.items())
@@ -200,11 +207,11 @@ def report_study(study: Study, results: Path, claims_path: Path) -> str:
         "found": found,
         "claims": claims,
         "tables": made,
-        "figures": _figures(folder),
+        "figures": _figures(folder, family=bool(found.family)),
         "prediction": prediction(study, claims),
         "findings": what_was_found(study, found, claims),
         "provenance": _provenance(study, results),
-        "tally": _tally(found.verdicts),
+        "tally": _tally([*(found.family or []), *found.verdicts]),
         "paper_says": lambda verdict: tables.paper_says(claims.claims[verdict.claim], claims),
     }
     for kind in ("html", "md"):
@@ -261,6 +268,23 @@ def _replication_markdown(rows: list[dict[str, Any]], base: str) -> Markdown:
         claimed = f"| {escape(claim.sentence)} | {row['paper']}"
         lines.append(f"{claimed} | {ours} | {outcome} | {'; '.join(beside) or tables.DASH} |")
     return Markdown("\n".join(lines) + "\n")
+
+
+def _ingredients(study: Study, found: StudyVerdicts, base: str) -> Table:
+    """The contrasts of a study's family in brief; their numbers link into the study's report at `base`."""
+    whole = tables.family_table(found)
+    brief = [tables.effect_cells(row, base)[: tables.BRIEF] for row in found.family or []]
+    return replace(whole, headings=whole.headings[: tables.BRIEF], cells=brief, caption=f"{study.title}.")
+
+
+def _ingredients_markdown(judged: list[tuple[Study, StudyVerdicts]], base: str) -> Markdown:
+    """The contrasts of every family, study by study; `base` leads from that file to results/."""
+    parts = []
+    for study, found in judged:
+        report = f"{base}{study.study}/report.md"
+        table = _ingredients(study, found, report)
+        parts.append(f"{table.markdown(base)}\n{escape(table.caption)} [More]({report}#what-each-ingredient-does)\n")
+    return Markdown("\n".join(parts))
 
 
 def replace_between(path: Path, marker: str, content: str) -> bool:
@@ -320,6 +344,7 @@ def report_replication(results: Path, claims_path: Path) -> str:
     findings = [
         (name, studies[name], what_was_found(studies[name], found, claims)) for name, found in judged.items() if found
     ]
+    ingredients = [(studies[name], found) for name, found in judged.items() if found and found.family]
     context = {
         "claims": claims,
         "rows": rows,
@@ -329,6 +354,8 @@ def report_replication(results: Path, claims_path: Path) -> str:
         "left": left_to_run(list(studies.values()), results),
         "figure_study": studies[figure] if figure else None,
         "size_figure": _figures(results / figure)["size"] if figure else None,
+        "ingredients": [_ingredients(study, found, f"{study.study}/report.html") for study, found in ingredients],
+        "ingredients_table": _ingredients_markdown(ingredients, ""),
         "theory": THEORY,
         "findings": [(name, study, found) for name, study, found in findings if found],
         "deviations": tables.deviations_table(claims),
@@ -336,5 +363,6 @@ def report_replication(results: Path, claims_path: Path) -> str:
     }
     for kind in ("html", "md"):
         files.write_text(results / f"report.{kind}", _render("replication", kind, **context))
+    replace_between(FINDINGS, "ingredients", _ingredients_markdown(ingredients, f"../{results.name}/"))
     named = replace_between(README, "claims", _replication_markdown(rows, f"{results.name}/"))
     return f"{results / 'report.html'}: written, and report.md beside it" + (f"; claims in {README}" if named else "")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from trained_binarization.evidence.claims import AccuracyClaim, Claims, HelpsClaim, SurpassesClaim
+from trained_binarization.evidence.families import Effect
 from trained_binarization.evidence.markdown import Markdown, code, escape
 from trained_binarization.evidence.verdicts import Comparison, StudyVerdicts, Verdict
 from trained_binarization.study import FULL_PRECISION, METHOD
@@ -198,6 +199,56 @@ def ablation_table(found: StudyVerdicts, claims: Claims) -> Table:
         "Changes",
     ]
     return _table("ablation", caption, headings, found.comparisons, lambda row: row.model_dump(), cells)
+
+
+def effect_cells(row: Effect, base: str = "") -> list[Cell]:
+    """A contrast: what it asks, both arms, its difference, intervals, seeds and outcome; links lead into BASE."""
+    link = base + group(row.network, row.ablation)
+    says = {"helps": "reached", "hurts": "contradicted"}.get(row.outcome, "open")
+    outcome = chip(row.outcome, says, row.delta)
+    if row.outcome == "not run":
+        outcome = Cell(f"not run: {row.reason}", style=outcome.style)
+    return [
+        Cell(row.asks[:1].upper() + row.asks[1:]),
+        Cell(f"{row.plus} − {row.minus}", style="code"),
+        number(row.difference, sign=True, link=link),
+        interval(row.low, row.high, sign=True),
+        Cell(DASH if row.confidence is None else f"{100 * row.confidence:.1f} %", style="number"),
+        Cell(str(len(row.seeds)), style="number"),
+        outcome,
+        interval(row.pooled_low, row.pooled_high, sign=True),
+        number(row.plain, sign=True),
+        interval(row.plain_low, row.plain_high, sign=True),
+    ]
+
+
+EFFECT_HEADINGS = [
+    "Question",
+    "Contrast",
+    "Difference",
+    "Interval",
+    "Confidence",
+    "Seeds",
+    "Outcome",
+    "Pooled interval",
+    "Plain accuracy",
+    "Plain interval",
+]
+BRIEF = 7  # columns, up to the outcome
+
+
+def family_table(found: StudyVerdicts) -> Table:
+    """The study's contrasts, judged by the rule of its family."""
+    rows = found.family or []
+    caption = (
+        "Differences in percentage points, paired by seed. Difference, interval and outcome rest on the accuracy by "
+        "ten views. The interval is a paired t-interval with Bonferroni's correction over the confirmatory contrasts. "
+        "The pooled interval assumes equal variances and decides nothing. Plain accuracy stands beside it. "
+        "Exploratory contrasts were not declared before the run: their intervals have no correction, and no verdict."
+    )
+    if left := sorted({seed for row in rows for seed in row.left_out}):
+        caption += f" Left out, because their records name several processors: seeds {', '.join(map(str, left))}."
+    return _table("ablation", caption, EFFECT_HEADINGS, rows, lambda row: row.model_dump(), effect_cells)
 
 
 def published_table(found: StudyVerdicts, claims: Claims) -> Table:

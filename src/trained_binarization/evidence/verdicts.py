@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from trained_binarization.evidence.claims import (
     SurpassesClaim,
     load_claims,
 )
-from trained_binarization.evidence.frames import no_images, runs_frame
+from trained_binarization.evidence.families import Effect, effects
+from trained_binarization.evidence.frames import done_records, no_images, runs_frame
 from trained_binarization.files import read_model
 from trained_binarization.settings import Identifier
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study, load_study
@@ -106,6 +107,7 @@ class StudyVerdicts(_Content):
     verdicts: list[Verdict]
     comparisons: list[Comparison]
     accuracies: list[Accuracy]
+    family: list[Effect] | None = None  # of a study that claims.yaml declares a family for; it has no comparisons
 
 
 class _Sample:
@@ -199,7 +201,12 @@ def _compare(study: Study, sample: _Sample, claims: Claims) -> list[Comparison]:
 
 
 def _verdict(
-    study: Study, name: str, claim: AnyClaim, sample: _Sample, rows: list[Comparison], claims: Claims
+    study: Study,
+    name: str,
+    claim: AnyClaim,
+    sample: _Sample,
+    rows: Sequence[Comparison | Effect],
+    claims: Claims,
 ) -> Verdict:
     outcome: Outcome = "not run"
     reason, command = "", None
@@ -208,8 +215,9 @@ def _verdict(
     seeds: list[int] = []
     if isinstance(claim, HelpsClaim):
         row = next(row for row in rows if (row.network, row.ablation) == (claim.network, claim.ablation))
-        outcome, reason, command, seeds = row.outcome, row.reason, row.command, row.seeds
-        ours, low, high, delta = row.difference, row.low, row.high, claim.delta
+        outcome, reason, seeds = row.outcome, row.reason, row.seeds
+        command = row.command if isinstance(row, Comparison) else None
+        ours, low, high, delta = row.difference, row.low, row.high, row.delta
     else:
         accuracies = sample.accuracies(claim.network, METHOD)
         seeds, values = list(accuracies), list(accuracies.values())
@@ -296,7 +304,9 @@ def judge(study: Study, results: Path, claims: Claims) -> StudyVerdicts:
     """All that the study's finished runs say about the claims; runs that are missing or stale take no part."""
     frame = runs_frame(study, results)
     sample = _Sample(study, frame)
-    comparisons = _compare(study, sample, claims)
+    done = {run: record for run, _, record, _ in done_records(study, results) if record is not None}
+    family = effects(study, done, claims)
+    comparisons = _compare(study, sample, claims) if family is None else []
     not_run = [
         {
             "run": f"{row['network']}/{row['variant']}/seed{row['seed']}",
@@ -316,12 +326,14 @@ def judge(study: Study, results: Path, claims: Claims) -> StudyVerdicts:
         runs_done=len(sample.done),
         not_run=not_run,
         verdicts=[
-            _verdict(study, name, claim, sample, comparisons, claims) for name, claim in claims.of_networks(study)
+            _verdict(study, name, claim, sample, family or comparisons, claims)
+            for name, claim in claims.of_networks(study)
         ],
         comparisons=comparisons,
         accuracies=_accuracies(study, results, sample, claims),
+        **({} if family is None else {"family": family}),
     )
-    return StudyVerdicts.model_validate(_rounded(content.model_dump()))
+    return StudyVerdicts.model_validate(_rounded(content.model_dump(exclude_unset=True)))
 
 
 def read_verdicts(path: Path) -> StudyVerdicts | None:
