@@ -336,6 +336,24 @@ def benchmark_imagenet(
     typer.echo(f"{path}: written; {write_cost(study, results, Path('docs/imagenet.md'))}")
 
 
+@measure.command("precision")
+def benchmark_precision(
+    network: Network,
+    params: Params = PARAMS,
+    results: Results = RESULTS,
+    variant: Variant = METHOD,
+) -> None:
+    """Compare one batch's gradients with float64, layer by layer; writes results/benchmarks/precision-*.{json,md}."""
+    from trained_binarization.benchmarks.precision import measure as measure_precision
+    from trained_binarization.benchmarks.precision import table
+
+    result = measure_precision(params, network, variant)
+    path = results / "benchmarks" / f"precision-{network}-{variant}"
+    write_json(path.with_suffix(".json"), result)
+    write_text(path.with_suffix(".md"), table(result))
+    typer.echo(f"{table(result)}\n{path}.json and .md: written")
+
+
 @measure.command("fast-path")
 def benchmark_fast_path(params: Params = Path("studies/cifar10-cpu.yaml"), results: Results = RESULTS) -> None:
     """Compare the study's records with those of results/benchmarks/fast-path, trained the plain way."""

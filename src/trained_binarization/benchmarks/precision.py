@@ -14,6 +14,7 @@ import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -125,6 +126,23 @@ def measure(params: Path, network: str, variant: str) -> dict[str, Any]:
         found[name] = json.loads(done.stdout)
     device, _ = describe(torch.device("cpu"))
     return {"study": study.study, "network": network, "variant": variant, "device": device, "found": found}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The greatest error of a layer, and the median error of the network's gradients, in percent of the exact ones."""
+    lines = [
+        f"{result['network']}/{result['variant']} of study {result['study']}, one batch at the start of training, "
+        f"{result['device']}. Relative errors against float64.",
+        "",
+        "| Instruction set | Precision | Worst layer by itself | Loss | Median gradient of the whole step |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for name, rows in result["found"].items():
+        for precision, row in rows.items():
+            worst, step = max(row["layers"].values()), median(row["network"].values())
+            title = "float32" if precision == "none" else precision
+            lines.append(f"| {name} | {title} | {100 * worst:.2g} % | {100 * row['loss']:.2g} % | {100 * step:.2g} % |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
