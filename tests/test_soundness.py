@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from helpers import command, small_study
 from trained_binarization.datasets.digits import CHECKSUM
 from trained_binarization.files import sha256
-from trained_binarization.records import run_folder, status
+from trained_binarization.records import WEIGHTS, run_folder, status
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, load_study
+from trained_binarization.training.weights import SIGNS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CLAIMS = REPOSITORY / "claims.yaml"
@@ -182,3 +185,64 @@ def test_every_committed_record_is_done() -> None:
                 assert status(results, study, run, checksum).state == "done", record
                 found += 1
     assert found >= 50
+
+
+def _flip_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+def _opposite_signs(path: Path) -> None:
+    state = load_file(path)
+    save_file({name: -tensor if tensor.dtype == torch.int8 else tensor for name, tensor in state.items()}, path)
+
+
+KEPT: dict[str, Callable[[Path], None]] = {
+    "one bit": _flip_bit,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-7]),
+    "empty": lambda path: path.write_bytes(b""),
+    "another run's": lambda path: shutil.copy(path.parents[2] / "no_l2" / "seed0" / path.name, path),
+    "all signs opposite": _opposite_signs,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [(name, fault) for name in (WEIGHTS, SIGNS) for fault in KEPT if (name, fault) != (WEIGHTS, "all signs opposite")],
+)
+def test_kept_weights_and_signs_are_used_only_with_the_records_hash(name: str, fault: str, small: Path) -> None:
+    for variant in (METHOD, "no_l2"):
+        assert command("keep", "--network", "vgg_small", "--seed", "0", "--variant", variant, folder=small).status == 0
+    folder = run_folder(small / "results", small_study(), CHILD)
+    if name == SIGNS:
+        (folder / WEIGHTS).unlink()
+    evaluate = ("evaluate", "--network", "vgg_small", "--seed", "0")
+    assert command(*evaluate, folder=small).status == 0
+    KEPT[fault](folder / name)
+    ended = command(*evaluate, folder=small)
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert ended.err.startswith(f"error: results/small/{CHILD.folder}/{name}: ")
+
+
+def test_deploy_refuses_weights_that_do_not_give_the_records_accuracy(small: Path) -> None:
+    # The forger was careful: record, history and hash agree with each other, but not with the weights.
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    folder = run_folder(small / "results", small_study(), CHILD)
+    path, history = folder / "record.json", folder / "history.csv"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    honest = record["last"]["accuracy"]
+    forged = honest - 5.0
+    for row in ("last", "best"):
+        record[row]["accuracy"] = forged
+    lines = history.read_text(encoding="utf-8").splitlines()
+    column = lines[0].split(",").index("evaluation_accuracy")
+    cells = lines[-1].split(",")
+    cells[column] = repr(forged)
+    history.write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(record | {"history_sha256": sha256(history)}, indent=2) + "\n", encoding="utf-8")
+    assert _state(small)[0] == "done"
+    ended = command("deploy", "--network", "vgg_small", folder=small)
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert f"accuracy from the kept weights: found {honest:.2f} %; allowed: {forged:.2f} %" in ended.err
+    assert not list((small / "results").rglob("*.xml"))

@@ -10,6 +10,9 @@ from trained_binarization.files import read_json, refresh, sha256, write_json, w
 from trained_binarization.records import WEIGHTS, record_of, run_folder, status
 from trained_binarization.study import METHOD, ImageFolder, Run, Study
 
+TOLERANCE = 0.2
+"""Points between a record's accuracy and that from its weights here: another processor moves a few images."""
+
 LICENCES = {
     "cifar10": "CIFAR-10 (Krizhevsky 2009): published for research without a licence text; cite its technical report",
     "imagenet": "ImageNet (ILSVRC2012): for non-commercial research and education, by its terms of access",
@@ -116,6 +119,12 @@ def _proven(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]
     proof = compare(network, read_model(path), images, labels, mean, std, compute.threads)
     if faults := proof.faults():
         raise UserError(f"{path}: found a model that computes something else: {'; '.join(faults)}; allowed: no faults")
+    recorded, here = record_of(results, study, run).last.accuracy, proof.accuracy_framework
+    if abs(here - recorded) > TOLERANCE:
+        raise UserError(
+            f"{run_folder(results, study, run)}: accuracy from the kept weights: found {here:.2f} %; "
+            f"allowed: {recorded:.2f} %, the record's, within {TOLERANCE:g} points; nothing is exported"
+        )
     return {"openvino": openvino.__version__.split("-")[0], "proof": asdict(proof)}
 
 

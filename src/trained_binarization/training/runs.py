@@ -39,7 +39,7 @@ from trained_binarization.training.device import describe, set_up
 from trained_binarization.training.distributed import ALONE, World
 from trained_binarization.training.loop import Interrupted, State, StopRequests, Trainer, evaluate
 from trained_binarization.training.progress import Progress
-from trained_binarization.training.weights import SIGNS, load_weights, save_weights, signs_of, state_sha256
+from trained_binarization.training.weights import SIGNS, load_state, load_weights, save_weights, signs_of, state_sha256
 
 if TYPE_CHECKING:
     from trained_binarization.datasets import ImageSet
@@ -127,9 +127,19 @@ def _kept(study: Study, run: Run, results: Path, names: tuple[str, ...]) -> tupl
     if record is None or path is None:
         found = f"a run that is {state}" if state != "done" else f"none of {', '.join(names)}"
         raise UserError(f"{folder}: found {found}; make it with: {run.command} --again")
-    if path.name == WEIGHTS and (found := sha256(path)) != record.weights_sha256:
-        raise UserError(f"{path}: SHA-256: found {found[:12]}; allowed: {record.weights_sha256[:12]}, its record's")
+    whole = path.name == WEIGHTS
+    found, own = (sha256(path), record.weights_sha256) if whole else (_signs_sha256(path), record.signs_sha256)
+    if found != own:
+        raise UserError(
+            f"{path}: SHA-256: found {found[:12]}; allowed: {own[:12] if own else 'none'}, its record's; "
+            f"restore the file, or make it with: {run.command} --again"
+        )
     return path, record
+
+
+def _signs_sha256(path: Path) -> str:
+    """Over the tensors, not the file: how a file packs them is no part of what was trained."""
+    return state_sha256(load_state(path))
 
 
 def keep_signs(study: Study, run: Run, results: Path) -> Path:

@@ -42,12 +42,20 @@ def save_weights(network: nn.Module, path: Path, *, signs: bool = False) -> None
         partial.write_bytes(save(state))
 
 
+def load_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name; UserError where it is damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: found no safetensors file ({' '.join(str(error).split())})") from None
+
+
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a file of either kind; scaling factors that it does not have keep their start. UserError if it misfits."""
+    state = load_state(path)
     try:
-        state = load_file(path)
         missing, unexpected = network.load_state_dict(state, strict=False)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{path}: found weights that do not fit ({reason}); allowed: this network's") from None
     if bad := next((name for name, tensor in state.items() if not tensor.isfinite().all()), None):
