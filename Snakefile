@@ -236,6 +236,7 @@ rule replication:
             category="Reports",
         ),
         update("results/report.md"),
+        update("results/SHA256SUMS"),
     log:
         "logs/replication.log",
     shell:

@@ -386,7 +386,7 @@ def report(
     claims: Path = Path("claims.yaml"),
     replication: Annotated[bool, typer.Option("--replication", help="The report over all studies instead.")] = False,
 ) -> None:
-    """Write the study's report, or with --replication the one over all studies and README's table."""
+    """Write the study's report, or with --replication the one over all studies, README's table and the SHA256SUMS."""
     from trained_binarization.evidence.report import report_replication, report_study
 
     typer.echo(
@@ -396,7 +396,10 @@ def report(
 
 @app.command()
 def verify(results: Results = RESULTS, claims: Path = Path("claims.yaml")) -> None:
-    """Print every claim's verdict. Exit status 0: claims were reached; 1: one is contradicted; 3: nothing verified."""
+    """Print every claim's verdict. Exit status 0: claims were reached; 1: one is contradicted; 3: nothing verified.
+
+    2: the evidence is not what results/SHA256SUMS lists.
+    """
     from trained_binarization.evidence.verdicts import verify as verify_claims
 
     lines, status = verify_claims(results, claims)

@@ -44,6 +44,7 @@ MISSING: dict[str, dict[str, int]] = {
     "data.json": {"prepare": 1, "deploy": 1} | JUDGED,
     "": {"prepare": 1, "deploy": 1} | TRAININGS | JUDGED,
     "../report.md": {"replication": 1},
+    "../SHA256SUMS": {"replication": 1},
 }
 """A path in the study's results to the jobs that Snakemake runs where it is gone, weights being there."""
 

@@ -23,6 +23,7 @@ from trained_binarization.evidence.invariance import THEORY, prediction, what_wa
 from trained_binarization.evidence.left import left_to_run
 from trained_binarization.evidence.markdown import Markdown, code, escape
 from trained_binarization.evidence.measured import Deployed, Inference
+from trained_binarization.evidence.sums import write_sums
 from trained_binarization.evidence.tables import Cell, Table
 from trained_binarization.evidence.verdicts import (
     StudyVerdicts,
@@ -328,7 +329,10 @@ def _compact(results: Path, studies: list[Study]) -> dict[str, Any]:
 
 
 def report_replication(results: Path, claims_path: Path) -> str:
-    """Write results/report.html and report.md, over all studies, and the claims table between README.md's markers."""
+    """Write results/report.html and report.md, over all studies, and the claims table between README.md's markers.
+
+    At last write results/SHA256SUMS: it lists the evidence that is there then.
+    """
     claims = load_claims(claims_path)
     studies = {study.study: study for study in known_studies()}
     judged = {name: read_verdicts(results / name / "verdicts.json") for name in studies}
@@ -365,4 +369,5 @@ def report_replication(results: Path, claims_path: Path) -> str:
         files.write_text(results / f"report.{kind}", _render("replication", kind, **context))
     replace_between(FINDINGS, "ingredients", _ingredients_markdown(ingredients, f"../{results.name}/"))
     named = replace_between(README, "claims", _replication_markdown(rows, f"{results.name}/"))
+    write_sums(results)
     return f"{results / 'report.html'}: written, and report.md beside it" + (f"; claims in {README}" if named else "")

@@ -24,6 +24,7 @@ from trained_binarization.evidence.claims import (
 )
 from trained_binarization.evidence.families import Effect, effects
 from trained_binarization.evidence.frames import done_records, no_images, runs_frame
+from trained_binarization.evidence.sums import require_sums
 from trained_binarization.files import read_model
 from trained_binarization.settings import Identifier
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study, load_study
@@ -377,8 +378,10 @@ def why_not_run(study: str, own: Verdict | None, known: Collection[str]) -> tupl
 def verify(results: Path, claims_path: Path) -> tuple[list[str], int]:
     """(one line a claim and stand-in, exit status): 0 reached, 1 a claim is contradicted, 3 nothing could be verified.
 
-    Judges the records as they are now; stand-ins are printed and count neither way.
+    Judges the records as they are now; stand-ins are printed and count neither way. UserError where the evidence is not
+    what results/SHA256SUMS lists.
     """
+    require_sums(results)
     claims = load_claims(claims_path)
     judged = [judge(study, results, claims) for study in known_studies()]
     lines, said, stand_ins = [], [], []
