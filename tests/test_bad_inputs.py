@@ -422,7 +422,7 @@ CASES = [
     Case(
         "parent's weights cut, record to match",
         cut_with_matching_record,
-        (f"{PARENT}/weights.safetensors", "do not fit"),
+        (f"{PARENT}/weights.safetensors", "found damaged content"),
         FINETUNE,
     ),
     Case(

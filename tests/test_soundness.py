@@ -1,5 +1,6 @@
 """A record is done only if it is sound: it fits its path, its own settings and its history."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -8,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from helpers import command, small_study
 from trained_binarization.datasets.digits import CHECKSUM
 from trained_binarization.files import sha256
-from trained_binarization.records import WEIGHTS, run_folder, status
+from trained_binarization.records import WEIGHTS, canonical, run_folder, status
 from trained_binarization.study import FULL_PRECISION, METHOD, Run, load_study
 from trained_binarization.training.weights import SIGNS
 
@@ -42,6 +44,14 @@ def _add(points: float) -> Edit:
     return edit
 
 
+def _without_training(record: dict[str, Any]) -> None:
+    record["settings"] = {}
+    keys = ("method_version", "settings", "seed")
+    what = {key: record[key] for key in keys} | {"data": record["data_checksum"]}
+    what["parent"] = record["parent"]["fingerprint"]
+    record["fingerprint"] = hashlib.sha256(canonical(what).encode()).hexdigest()
+
+
 EDITS: dict[str, Edit] = {
     "another accuracy": _add(-1.0),
     "an accuracy beyond 100 %": _set("last", "accuracy", to=1e9),
@@ -56,6 +66,7 @@ EDITS: dict[str, Edit] = {
     "another parent": _set("parent", to=None),
     "a negative time": _set("wall_seconds", to=-1.0),
     "a negative count": _set("interruptions", to=-1),
+    "settings without a training, and their own fingerprint": _without_training,
     "more epochs than its history": _set("epochs", to=2),
     "a best epoch that its history has not": _set("best", "epoch", to=7),
     "another loss": _set("last", "loss", to=0.5),
@@ -194,8 +205,10 @@ def _flip_bit(path: Path) -> None:
 
 
 def _opposite_signs(path: Path) -> None:
-    state = load_file(path)
-    save_file({name: -tensor if tensor.dtype == torch.int8 else tensor for name, tensor in state.items()}, path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    opposite = {name: ~tensor if tensor.dtype == torch.uint8 else tensor for name, tensor in load_file(path).items()}
+    save_file(opposite, path, metadata)
 
 
 KEPT: dict[str, Callable[[Path], None]] = {

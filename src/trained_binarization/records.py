@@ -187,8 +187,8 @@ def run_folder(results: Path, study: Study, run: Run) -> Path:
 class Status(NamedTuple):
     """Whether a run is done, and its record where it is.
 
-    missing: no record, or no history; diverged: nor is there one, since its training met a value that is not finite;
-    unsound: the record contradicts itself, its history or its place; stale: it is of other settings than the study's.
+    missing: there is no record, or no history. diverged: there is no record, because its training met a value that is
+    not finite. unsound: the record contradicts itself, its history or its place. stale: it is of other settings.
     """
 
     state: Literal["done", "missing", "diverged", "unsound", "stale"]
@@ -237,7 +237,8 @@ def _contradiction(record: Record, folder: Path, study: str, run: Run) -> str | 
     own = _fingerprint(record.method_version, record.settings, record.seed, record.data_checksum, parent)
     if record.fingerprint != own:
         return "its fingerprint is not that of its own settings, seed, data and parent"
-    if record.epochs != record.settings["training"]["epochs"]:  # the fingerprint holds, so the keys are there
+    training = record.settings.get("training")
+    if not isinstance(training, dict) or record.epochs != training.get("epochs"):
         return f"it has {record.epochs} epochs, not those of its settings"
     path = folder / "history.csv"
     if sha256(path) != record.history_sha256:
@@ -291,10 +292,10 @@ def record_of(results: Path, study: Study, run: Run) -> Record:
 
 
 def needs_training(results: Path, study: Study, run: Run, data_checksum: str) -> str | None:
-    """Why the run has to be trained; None where its record is complete and fresh, and nobody lacks its weights.
+    """Why the run has to be trained; None where it is done and no pending run needs weights that are not here.
 
-    Weights are not in git: a parent that is done, but whose weights are not here, is trained once more as long as one
-    of the study's runs is still to start from them.
+    Weights are not in git. A parent that is done, but whose weights are not here, is trained again while one of its
+    children is pending.
     """
     found = status(results, study, run, data_checksum)
     if found.record is None:
@@ -304,13 +305,13 @@ def needs_training(results: Path, study: Study, run: Run, data_checksum: str) ->
         return None
     weights = run_folder(results, study, run) / WEIGHTS
     here = weights.exists() and sha256(weights) == found.record.weights_sha256
-    return None if here else "its record is complete, but runs to come start from its weights, which are not here"
+    return None if here else "it is done, but pending runs need its weights, which are not here"
 
 
 def untrained(results: Path, study: Study) -> dict[Run, str]:
     """Every run of the study that needs training, and why.
 
-    Where data.json is gone, a record is believed what data it was trained on: `prepare` makes data.json anew.
+    Where data.json is missing, the checksum in the record counts. `prepare` makes data.json again.
     """
     known = read_data(results, study).checksum if data_path(results, study).exists() else None
     found = {}

@@ -78,14 +78,31 @@ def test_a_block_of_two_processors_is_left_out_and_named() -> None:
     rows = _judged(study, _found(study, device={odd: "b"}))
     for row in rows.values():
         assert (row.left_out, row.seeds) == ([3], [0, 1, 2, 4, 5])
-        assert (row.outcome, row.reason) == ("not run", "5 of 6 declared seeds")
+        assert (row.outcome, row.reason) == ("not run", "5 of 6 seeds")
 
 
 def test_fewer_seeds_than_declared_are_not_judged() -> None:
     study = _study("ablation-resnet")
     rows = _judged(study, _found(study, without={Run(network="resnet18", variant="l2_dose", seed=0)}))
-    assert (rows["l2_dose"].outcome, rows["l2_dose"].reason) == ("not run", "5 of 6 declared seeds")
+    assert (rows["l2_dose"].outcome, rows["l2_dose"].reason) == ("not run", "5 of 6 seeds")
     assert rows["clipped_ste"].outcome == "helps"
+
+
+def test_a_seed_that_the_rule_does_not_ask_for_takes_no_part() -> None:
+    study = _study("ablation-resnet")
+    seeds = {stage: list(range(9)) for stage in ("pretrain", "finetune", "ablate")}
+    more = study.model_copy(update={"seeds": study.seeds.model_copy(update=seeds)})
+    assert {tuple(row.seeds) for row in _judged(more, _found(more)).values()} == {(0, 1, 2, 3, 4, 5)}
+
+
+def test_a_wide_spread_asks_for_the_next_seeds() -> None:
+    study = _study("ablation-resnet")
+    found = _found(study)
+    for run, record in found.items():
+        if run.variant == "l2_dose":
+            record.accuracy_views += [2.0, -2.0][run.seed % 2]
+    rows = _judged(study, found)
+    assert {(row.outcome, row.reason) for row in rows.values()} == {("not run", "6 of 16 seeds")}
 
 
 def test_what_the_invariance_voids_is_void_by_construction() -> None:

@@ -128,20 +128,22 @@ def test_verify_sees_one_byte(name: str, evidence: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert refused(evidence).startswith(f"error: results/{name}: found another content than results/SHA256SUMS lists;")
+    assert refused(evidence).startswith(f"error: results/{name}: its content is not what results/SHA256SUMS lists;")
 
 
 def test_verify_sees_what_is_gone(evidence: Path) -> None:
     shutil.rmtree(evidence / "results" / RUN)
     message = refused(evidence)
-    assert message.startswith(f"error: results/{RUN}/history.csv: missing, but listed in results/SHA256SUMS (the first")
+    assert message.startswith(
+        f"error: results/{RUN}/history.csv: is missing, but listed in results/SHA256SUMS (the first"
+    )
     assert "(the first of 3 such files)" in message
 
 
 def test_verify_sees_what_was_added(evidence: Path) -> None:
     shutil.copytree(evidence / "results" / RUN, evidence / "results" / RUN.replace("seed0", "seed1"))
     (evidence / "results/report.md").write_text("changed\n", "utf-8")
-    expected = f"error: results/{RUN.replace('seed0', 'seed1')}/history.csv: found, but not listed"
+    expected = f"error: results/{RUN.replace('seed0', 'seed1')}/history.csv: is there, but not listed"
     message = refused(evidence)
     assert message.startswith(expected)
     assert "(the first of 4 such files)" in message

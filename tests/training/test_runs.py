@@ -215,7 +215,7 @@ def test_a_parent_without_weights_is_trained_once_more_for_a_child_to_come(
     record, trained = train(small, PARENT)
     assert trained
     assert (
-        f"{PARENT}: trained once more, since its record is complete, but runs to come start" in capsys.readouterr().out
+        f"{PARENT}: trained once more, since it is done, but pending runs need its weights" in capsys.readouterr().out
     )
     assert record.weights_sha256 == before["weights_sha256"] == sha256(folder_of(small) / WEIGHTS)  # on this machine
     assert not train(small, PARENT)[1]

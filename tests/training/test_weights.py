@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from trained_binarization.cli import main
 from trained_binarization.errors import UserError
 from trained_binarization.networks import build
 from trained_binarization.study import Architecture, Method
-from trained_binarization.training.weights import load_weights, save_weights
+from trained_binarization.training.weights import load_state, load_weights, save_weights, signs_of, state_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Architecture(width=0.25)
@@ -43,7 +44,18 @@ def test_signs_compute_what_the_latent_weights_did(changes: dict[str, str], tmp_
 
 def test_signs_of_full_width_are_small(tmp_path: Path) -> None:
     save_weights(build("vgg_small", Architecture(width=1.0), Method(), 32, 10), tmp_path / "signs", signs=True)
-    assert (tmp_path / "signs").stat().st_size < 5_000_000
+    assert (tmp_path / "signs").stat().st_size < 1_000_000
+
+
+def test_the_hash_of_signs_does_not_depend_on_how_a_file_packs_them(tmp_path: Path) -> None:
+    save_weights(network(Method()), tmp_path / "other", signs=True)
+    torch.manual_seed(0)
+    one = network(Method())
+    save_weights(one, tmp_path / "packed", signs=True)
+    save_file(signs_of(one), tmp_path / "plain")  # an int8 each, as before signs were packed
+    of_packed, of_plain, of_other = (state_sha256(load_state(tmp_path / n)) for n in ("packed", "plain", "other"))
+    assert of_packed == of_plain == state_sha256(signs_of(one))
+    assert of_packed != of_other
 
 
 def test_analytic_factors_are_refused(tmp_path: Path) -> None:

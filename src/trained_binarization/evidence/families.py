@@ -2,20 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count, islice
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy import optimize, stats
 
 from trained_binarization import records
-from trained_binarization.evidence.claims import Claims, Contrast, Family, Outcome
+from trained_binarization.evidence.claims import Claims, Family, Outcome
 from trained_binarization.evidence.statistics import DIGITS, Interval, t_interval
 from trained_binarization.settings import Identifier
 from trained_binarization.study import METHOD, Run, Study
 
 SEED = 2019
-"""Of the numerical integration behind the pooled interval's quantile."""
+"""The seed of the numerical integration behind the pooled interval's quantile."""
 
 
 class Effect(BaseModel):
@@ -64,7 +67,7 @@ def judge_contrast(interval: Interval, delta: float) -> Outcome:
     return "hurts" if high < 0 else "inconclusive"
 
 
-def pooled_half_width(table: "np.ndarray", contrasts: int, confidence: float) -> float:
+def pooled_half_width(table: NDArray[np.float64], contrasts: int, confidence: float) -> float:
     """Half the width (points) of the simultaneous interval for `contrasts` differences from the first arm.
 
     `table` has a row a seed and a column an arm. The model is arm + seed + noise of one variance; its residual has
@@ -101,7 +104,7 @@ def seeds_needed(deviation: float, family: Family, confidence: float) -> int:
     return family.most
 
 
-def _blocks(study: Study, network: str, found: Mapping[Run, records.Record]) -> tuple[dict[int, Block], list[int]]:
+def _blocks(network: str, found: Mapping[Run, records.Record]) -> tuple[dict[int, Block], list[int]]:
     """Every seed with its accuracies, and the seeds whose records name more than one processor."""
     blocks, left_out = {}, []
     for seed in dict.fromkeys(run.seed for run in found):
@@ -114,92 +117,105 @@ def _blocks(study: Study, network: str, found: Mapping[Run, records.Record]) -> 
     return blocks, left_out
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """What the rule of a family judges."""
+
+    family: Family
+    claims: Claims
+    asked: Sequence[int]  # seeds
+    blocks: Mapping[int, Block]  # of the seeds that are there
+    left_out: Sequence[int]
+
+    @property
+    def level(self) -> float:
+        """The confidence of one confirmatory interval, by Bonferroni."""
+        return 1 - (1 - self.claims.rules.confidence) / len(self.family.contrasts)
+
+    @cached_property
+    def half_width(self) -> float | None:
+        """Half the width of every pooled interval; None before all arms have enough seeds."""
+        arms = [METHOD, *(_ablation(one.plus, one.minus) for one in self.family.contrasts.values())]
+        complete = [block for block in self.blocks.values() if block.views.keys() >= set(arms)]
+        if len(complete) < self.claims.rules.seeds:
+            return None
+        table = np.array([[block.views[arm] for arm in arms] for block in complete])
+        return pooled_half_width(table, len(self.family.contrasts), self.claims.rules.confidence)
+
+    def effect(self, plus: str, minus: str, asks: str, delta: float | None) -> Effect:
+        """One contrast; without a delta it is exploratory, and not judged."""
+        family, invariance, ablation = self.family, self.claims.invariance, _ablation(plus, minus)
+        own = {seed: one for seed, one in self.blocks.items() if one.views.keys() >= {plus, minus}}
+        views = [one.views[plus] - one.views[minus] for one in own.values()]
+        level, half = (self.claims.rules.confidence, None) if delta is None else (self.level, self.half_width)
+        several = len(own) >= self.claims.rules.seeds
+        interval = t_interval(views, level) if several else None
+        plain = t_interval([one.plain[plus] - one.plain[minus] for one in own.values()], level) if several else None
+        outcome: Outcome = "not run"
+        reason = ""
+        if family.network in invariance.networks and ablation in invariance.ablations:
+            outcome, reason = "void by construction", "the invariance: this arm cannot move the network"
+        elif interval is None or len(own) < len(self.asked):
+            reason = f"{len(own)} of {len(self.asked)} seeds"
+        else:
+            outcome = "exploratory" if delta is None else judge_contrast(interval, delta)
+        return Effect(
+            network=family.network,
+            ablation=ablation,
+            plus=plus,
+            minus=minus,
+            role="exploratory" if delta is None else "confirmatory",
+            asks=asks,
+            seeds=list(own),
+            left_out=list(self.left_out),
+            differences=views,
+            difference=interval.mean if interval else None,
+            low=interval.low if interval else None,
+            high=interval.high if interval else None,
+            confidence=level if interval else None,
+            pooled_low=interval.mean - half if interval and half else None,
+            pooled_high=interval.mean + half if interval and half else None,
+            plain=plain.mean if plain else None,
+            plain_low=plain.low if plain else None,
+            plain_high=plain.high if plain else None,
+            delta=delta,
+            outcome=outcome,
+            reason=reason,
+        )
+
+
+def _ablation(plus: str, minus: str) -> str:
+    return minus if plus == METHOD else plus
+
+
+def _asked(family: Family, blocks: Mapping[int, Block], confidence: float) -> list[int]:
+    """The seeds that the rule judges: the declared ones, then as many of the next as their spread asks for."""
+    declared = [blocks[seed].views for seed in family.seeds if seed in blocks]
+    contrasts = family.contrasts.values()
+    number = len(family.seeds)
+    if len(declared) == number and all(views.keys() >= {c.plus, c.minus} for views in declared for c in contrasts):
+        spread = max(float(np.std([one[c.plus] - one[c.minus] for one in declared], ddof=1)) for c in contrasts)
+        number = seeds_needed(spread, family, confidence)
+    return [*family.seeds, *islice(count(max(family.seeds) + 1), number - len(family.seeds))]
+
+
 def effects(study: Study, found: Mapping[Run, records.Record], claims: Claims) -> list[Effect] | None:
     """Every contrast of the study's family, then its exploratory ablations; None where the study has no family.
 
-    `found` holds the records of the finished runs. A contrast is judged on the blocks that have both of its arms, once
-    every declared seed is there.
+    `found` holds the records of the finished runs. Nothing is judged before all seeds that the rule asks for are
+    there, and a seed that it does not ask for takes no part.
     """
     family = claims.families.get(study.study)
     if family is None:
         return None
-    blocks, left_out = _blocks(study, family.network, found)
-    level = 1 - (1 - claims.rules.confidence) / len(family.contrasts)
-    arms = [METHOD, *dict.fromkeys(_ablation(one) for one in family.contrasts.values())]
-    complete = [block for block in blocks.values() if all(arm in block.views for arm in arms)]
-    half = None
-    if len(complete) >= claims.rules.seeds:
-        table = np.array([[block.views[arm] for arm in arms] for block in complete])
-        half = pooled_half_width(table, len(family.contrasts), claims.rules.confidence)
-    confirmed = [
-        _effect(study, family, contrast, blocks, left_out, level, half, claims)
-        for contrast in family.contrasts.values()
-    ]
-    questions = {
-        name: Contrast(plus=METHOD, minus=name, delta=1, asks=f"what is the method worth against {name}?")
+    blocks, left_out = _blocks(family.network, found)
+    asked = _asked(family, blocks, claims.rules.confidence)
+    there = {seed: blocks[seed] for seed in asked if seed in blocks}
+    sample = _Sample(family, claims, asked, there, [seed for seed in left_out if seed in asked])
+    confirmatory = [sample.effect(one.plus, one.minus, one.asks, one.delta) for one in family.contrasts.values()]
+    judged = {row.ablation for row in confirmatory}
+    return confirmatory + [
+        sample.effect(METHOD, name, f"what is the method worth against {name}?", None)
         for name in study.ablations
-        if name not in arms
-    }
-    return confirmed + [
-        _effect(study, family, one, blocks, left_out, claims.rules.confidence, None, claims)
-        for one in questions.values()
+        if name not in judged
     ]
-
-
-def _ablation(contrast: Contrast) -> str:
-    return contrast.minus if contrast.plus == METHOD else contrast.plus
-
-
-def _effect(
-    study: Study,
-    family: Family,
-    contrast: Contrast,
-    blocks: Mapping[int, Block],
-    left_out: Sequence[int],
-    level: float,
-    half: float | None,
-    claims: Claims,
-) -> Effect:
-    ablation, confirmatory = _ablation(contrast), contrast in family.contrasts.values()
-    own = {seed: one for seed, one in blocks.items() if {contrast.plus, contrast.minus} <= one.views.keys()}
-    differences = [one.views[contrast.plus] - one.views[contrast.minus] for one in own.values()]
-    plain = [one.plain[contrast.plus] - one.plain[contrast.minus] for one in own.values()]
-    several = len(own) >= claims.rules.seeds
-    interval = t_interval(differences, level) if several else None
-    beside = t_interval(plain, level) if several else None
-    outcome: Outcome
-    missing = [seed for seed in family.seeds if seed not in own]
-    reason = ""
-    if family.network in claims.invariance.networks and ablation in claims.invariance.ablations:
-        outcome, reason = (
-            "void by construction",
-            "the invariance: this arm cannot move the network",
-        )
-    elif interval is None or missing:
-        outcome, reason = "not run", f"{len(own)} of {len(family.seeds)} declared seeds"
-    else:
-        outcome = judge_contrast(interval, contrast.delta) if confirmatory else "exploratory"
-    mean = interval.mean if interval else None
-    return Effect(
-        network=family.network,
-        ablation=ablation,
-        plus=contrast.plus,
-        minus=contrast.minus,
-        role="confirmatory" if confirmatory else "exploratory",
-        asks=contrast.asks,
-        seeds=list(own),
-        left_out=list(left_out),
-        differences=differences,
-        difference=mean,
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
-        confidence=level if interval else None,
-        pooled_low=mean - half if mean is not None and half is not None else None,
-        pooled_high=mean + half if mean is not None and half is not None else None,
-        plain=beside.mean if beside else None,
-        plain_low=beside.low if beside else None,
-        plain_high=beside.high if beside else None,
-        delta=contrast.delta if confirmatory else None,
-        outcome=outcome,
-        reason=reason,
-    )

@@ -1,4 +1,4 @@
-"""results/SHA256SUMS: the hash of every file of evidence, as the program sha256sum writes and checks it."""
+"""results/SHA256SUMS: the hash of every file of evidence, in the format of the program sha256sum."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from trained_binarization.errors import UserError, shown
 NAME = "SHA256SUMS"
 
 UNLISTED = frozenset({"quick"})
-"""The studies that everybody makes for themselves: their results are no committed evidence."""
+"""Studies that every user trains. Their results are not evidence of this repository."""
 
 WHOLE = ("report.html", "report.md", "*.csv")
 BENCHMARKS = ("*.json", "*.md", "*.png", "*.svg", "fast-path/params.yaml", "fast-path/table.md")
@@ -35,7 +35,7 @@ STUDY = (
 """The files of a study that git holds. Weights, checkpoints and diverged.json are not among them: see .gitignore."""
 
 PLAIN = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
-"""A path below results/ as the product makes them. Of another, sha256sum would escape some characters."""
+"""The paths that the product makes below results/. In other paths sha256sum escapes some characters."""
 LINE = re.compile(rf"([0-9a-f]{{64}})  ({PLAIN.pattern})", re.ASCII)
 
 
@@ -57,7 +57,7 @@ def _evidence(results: Path) -> list[str]:
 
 
 def write_sums(results: Path) -> None:
-    """Write results/SHA256SUMS. It lists what is there now, a study too that is on this disk only and not in git."""
+    """Write results/SHA256SUMS from the files that are there now, whether they are in git or not."""
     lines = [f"{files.sha256(results / name)}  {name}\n" for name in _evidence(results)]
     files.write_text(results / NAME, "".join(lines))
 
@@ -83,7 +83,7 @@ def _read_sums(path: Path) -> dict[str, str]:
 def check_sums(results: Path) -> list[str]:
     """One line for each file that is not as results/SHA256SUMS says, sorted by path; none where there is no list.
 
-    A file that is not listed counts where its study is listed: a study of the user's own is not looked at.
+    A file that is not listed is a fault where other files of its study are listed. Other studies are not checked.
     """
 
     def study(name: str) -> str:
@@ -96,18 +96,18 @@ def check_sums(results: Path) -> list[str]:
     faults = {}
     for name, sha256 in listed.items():
         if not (results / name).is_file():
-            faults[name] = f"missing, but listed in {path}"
+            faults[name] = f"is missing, but listed in {path}"
         elif files.sha256(results / name) != sha256:
-            faults[name] = f"found another content than {path} lists"
+            faults[name] = f"its content is not what {path} lists"
     studies = {study(name) for name in listed}
     for name in _evidence(results):
         if name not in listed and study(name) in studies:
-            faults[name] = f"found, but not listed in {path}"
+            faults[name] = f"is there, but not listed in {path}"
     return [f"{results / name}: {fault}" for name, fault in sorted(faults.items())]
 
 
 def require_sums(results: Path) -> None:
-    """UserError where a file is not as results/SHA256SUMS says: the first one, how many there are, what to do."""
+    """UserError that names the first file that is not as results/SHA256SUMS says, and how many there are."""
     faults = check_sums(results)
     if faults:
         many = f" (the first of {len(faults)} such files)" if len(faults) > 1 else ""

@@ -167,9 +167,9 @@ def layer_statistics(network: nn.Module, signs: dict[str, Tensor]) -> dict[str, 
 class Trainer:
     """Trains a network by a schedule; `run` returns at the end, or raises Interrupted after saving.
 
-    It raises Diverged at the first loss, factor, weight or accuracy that is not finite. On a CPU every batch is looked
-    at; on a GPU, and with several processes, the sums are looked at where they are read anyway: at an epoch's end, and
-    with all tensors before a checkpoint. So no step waits for the host.
+    It raises Diverged at the first loss, factor, weight or accuracy that is not finite. On a CPU it checks every batch.
+    On a GPU, and with several processes, it checks the sums where they are read anyway: at an epoch's end and before a
+    checkpoint. So no step waits for the host. Before a checkpoint it checks all tensors too.
     """
 
     def __init__(
@@ -194,8 +194,8 @@ class Trainer:
         self.network, self.training, self.compute, self.seed = network, training, compute, seed
         self.images, self.scored, self.progress = images, scored, progress
         self.device = images.device
-        self.each_batch = self.device.type == "cpu" and world.size == 1  # whether every batch is looked at
-        self.finite_until = 0  # batches of this epoch whose sums were looked at
+        self.each_batch = self.device.type == "cpu" and world.size == 1  # whether every batch is checked
+        self.finite_until = 0  # batches of this epoch whose sums were checked
         self.factors = alphas(network)
         self.model = network if world.size == 1 else data_parallel(network)
         self.optimizers = build_optimizers(network, training)

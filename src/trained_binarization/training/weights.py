@@ -1,10 +1,12 @@
 """Weights on the disk: a run's own, and a binary network reduced to what it computes with."""
 
 import hashlib
+import json
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -13,7 +15,10 @@ from trained_binarization.errors import UserError
 from trained_binarization.files import written_whole
 
 SIGNS = "signs.safetensors"
-"""The same network with int8 signs for latent weights: small enough for git, enough to evaluate, not to train on."""
+"""The same network with one bit for each latent weight: small enough for git, enough to evaluate, not to train on."""
+
+PACKED = "packed_signs"
+"""The key of a file's metadata that names the packed tensors with their shapes, as JSON."""
 
 
 def signs_of(network: nn.Module) -> dict[str, Tensor]:
@@ -34,20 +39,29 @@ def state_sha256(state: dict[str, Tensor]) -> str:
 
 
 def save_weights(network: nn.Module, path: Path, *, signs: bool = False) -> None:
-    """Write a network's state; with `signs`, latent weights are replaced by their signs in {-1, +1}, int8."""
+    """Write a network's state; with `signs`, latent weights are replaced by their signs, a bit each (1 is +1)."""
     if signs and any(layer.method.weight_scaling == "analytic" for _, layer in binary_layers(network)):
         raise UserError(f"{path}: weight_scaling: found 'analytic'; signs are kept of any other scaling")
     state = signs_of(network) if signs else {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
+    shapes = {name: list(tensor.shape) for name, tensor in state.items() if tensor.dtype == torch.int8}
+    for name in shapes:
+        state[name] = torch.from_numpy(np.packbits(state[name].numpy().reshape(-1) > 0))
     with written_whole(path) as partial:
-        partial.write_bytes(save(state))
+        partial.write_bytes(save(state, metadata={PACKED: json.dumps(shapes)} if shapes else None))
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; UserError where it is damaged."""
+    """The tensors of a file by name, packed signs as int8 in {-1, +1}; UserError where it is damaged."""
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: found no safetensors file ({' '.join(str(error).split())})") from None
+        state = load_file(path)
+        with safe_open(path, "pt") as file:
+            shapes: dict[str, list[int]] = json.loads((file.metadata() or {}).get(PACKED, "{}"))
+        for name, shape in shapes.items():
+            bits = np.unpackbits(state[name].numpy())[: int(np.prod(shape))]
+            state[name] = torch.from_numpy(bits.astype(np.int8) * 2 - 1).reshape(shape)
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: found damaged content ({' '.join(str(error).split())})") from None
+    return state
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
