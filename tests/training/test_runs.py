@@ -292,7 +292,7 @@ def test_weights_of_another_network(small: Path, tmp_path: Path) -> None:
 def test_weights_that_are_cut(small: Path, tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes((folder_of(small) / WEIGHTS).read_bytes()[:1000])
     put(small, tmp_path / "cut")
-    refused(small, [WEIGHTS, "do not fit"])
+    refused(small, [WEIGHTS, "found damaged content"])
 
 
 def test_a_child_whose_parent_was_trained_anew_to_other_weights_is_told(
