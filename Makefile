@@ -1,4 +1,5 @@
-# make reproduce   the environment, then the selected study (params.yaml) to its report, then the replication's report
+# make reproduce   the environment, then the selected study (params.yaml) to its report; what was found, and whether it
+#                  agrees with the reference evidence (exit status 1 where it differs)
 # make test        the environment, then every check and test
 # make lock        exact versions of everything that pyproject.toml asks for, resolved anew
 
@@ -7,7 +8,8 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 reproduce: environment
-	.venv/bin/snakemake --cores all
+	.venv/bin/snakemake --cores all --quiet rules progress reason host
+	@.venv/bin/trained-binarization status
 
 test: environment
 	.venv/bin/ruff check .

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from trained_binarization.deploy.stage import without_model
 from trained_binarization.errors import UserError
-from trained_binarization.evidence import FIGURES, TABLES, figures_of
+from trained_binarization.evidence import FIGURES, TABLES, agreement_files, figures_of
+from trained_binarization.evidence.status import status_lines
+from trained_binarization.progress import JOBS
 from trained_binarization.records import untrained
 from trained_binarization.study import load_study
 
@@ -48,7 +50,12 @@ if not workflow.overwrite_configfiles:
 UNTRAINED = "|".join(f"{one.network}(?=/{one.variant}/seed{one.seed}/)" for one in TO_TRAIN) or "none"
 # Trainings queue for a GPU where the study may use one and one is there.
 GPU = int(config["compute"]["device"] != "cpu" and shutil.which("nvidia-smi") is not None)
-SOURCES = ["claims.yaml", *sorted(map(str, Path("src/trained_binarization/evidence").glob("*.*")))]
+if MAIN:  # how many trainings run side by side: from it each tells how long the rest takes
+    os.environ[JOBS] = str(1 if GPU else max(1, (workflow.cores or 1) // STUDY.compute.threads))
+EVIDENCE = sorted(map(str, Path("src/trained_binarization/evidence").glob("*.*")))
+SOURCES = ["claims.yaml", *EVIDENCE]
+
+shell.prefix("source profiles/logged.sh; ")
 
 
 report: "captions/workflow.rst"
@@ -70,7 +77,7 @@ rule prepare:
         file=FILE,
         dataset=config["dataset"],
     shell:
-        "python -m trained_binarization prepare --study {wildcards.study:q} --params {params.file:q} &> {log:q}"
+        "logged {log:q} python -m trained_binarization prepare --study {wildcards.study:q} --params {params.file:q}"
 
 
 rule pretrain:
@@ -89,8 +96,8 @@ rule pretrain:
     params:
         file=FILE,
     shell:
-        "python -m trained_binarization pretrain --study {wildcards.study:q} --params {params.file:q}"
-        " --network {wildcards.network:q} --seed {wildcards.seed:q} &> {log:q}"
+        "logged {log:q} python -m trained_binarization pretrain --study {wildcards.study:q} --params {params.file:q}"
+        " --network {wildcards.network:q} --seed {wildcards.seed:q}"
 
 
 rule finetune:
@@ -110,8 +117,8 @@ rule finetune:
     params:
         file=FILE,
     shell:
-        "python -m trained_binarization finetune --study {wildcards.study:q} --params {params.file:q}"
-        " --network {wildcards.network:q} --seed {wildcards.seed:q} &> {log:q}"
+        "logged {log:q} python -m trained_binarization finetune --study {wildcards.study:q} --params {params.file:q}"
+        " --network {wildcards.network:q} --seed {wildcards.seed:q}"
 
 
 rule ablate:
@@ -131,8 +138,8 @@ rule ablate:
     params:
         file=FILE,
     shell:
-        "python -m trained_binarization ablate --study {wildcards.study:q} --params {params.file:q}"
-        " --network {wildcards.network:q} --variant {wildcards.variant:q} --seed {wildcards.seed:q} &> {log:q}"
+        "logged {log:q} python -m trained_binarization ablate --study {wildcards.study:q} --params {params.file:q}"
+        " --network {wildcards.network:q} --variant {wildcards.variant:q} --seed {wildcards.seed:q}"
 
 
 # The method's first seed, and all seeds' accuracies on its card. Where no model can be made here, deploy.json says why.
@@ -153,8 +160,8 @@ rule deploy:
     params:
         file=FILE,
     shell:
-        "python -m trained_binarization deploy --study {wildcards.study:q} --params {params.file:q}"
-        " --network {wildcards.network:q} &> {log:q}"
+        "logged {log:q} python -m trained_binarization deploy --study {wildcards.study:q} --params {params.file:q}"
+        " --network {wildcards.network:q}"
 
 
 ruleorder: deploy_again > deploy
@@ -200,12 +207,32 @@ rule aggregate:
         file=FILE,
         whole=config,
     shell:
-        "python -m trained_binarization aggregate --study {wildcards.study:q} --params {params.file:q} &> {log:q}"
+        "logged {log:q} python -m trained_binarization aggregate --study {wildcards.study:q} --params {params.file:q}"
+
+
+# Beside the reference evidence in reference/, where the study has one.
+rule agreement:
+    input:
+        "results/{study}/data.json",
+        expand("results/{{study}}/{folder}/record.json", folder=[run.folder for run in STUDY.runs()]),
+        expand("results/{{study}}/{folder}/history.csv", folder=[run.folder for run in STUDY.runs()]),
+        "results/{study}/verdicts.json",
+        sorted(map(str, Path("reference").glob("*.*"))),
+        EVIDENCE,
+    output:
+        [update(f"results/{{study}}/agreement/{name}") for name in agreement_files(STUDY)],
+    log:
+        "logs/{study}/agreement.log",
+    params:
+        file=FILE,
+    shell:
+        "logged {log:q} python -m trained_binarization agreement --study {wildcards.study:q} --params {params.file:q}"
 
 
 rule report:
     input:
         rules.aggregate.output,
+        rules.agreement.output,
         SOURCES,
     output:
         report(
@@ -220,7 +247,7 @@ rule report:
         file=FILE,
         whole=config,
     shell:
-        "python -m trained_binarization report --study {wildcards.study:q} --params {params.file:q} &> {log:q}"
+        "logged {log:q} python -m trained_binarization report --study {wildcards.study:q} --params {params.file:q}"
 
 
 rule replication:
@@ -240,7 +267,7 @@ rule replication:
     log:
         "logs/replication.log",
     shell:
-        "python -m trained_binarization report --replication &> {log:q}"
+        "logged {log:q} python -m trained_binarization report --replication"
 
 
 # Snakemake makes what is missing only where the target names it. So this names every file of the study that git holds.
@@ -250,6 +277,12 @@ rule all:
         expand(rules.prepare.output, study=STUDY.study),
         expand("{folder}/{run.folder}/{file}", folder=FOLDER, run=STUDY.runs(), file=["record.json", "history.csv"]),
         expand(rules.aggregate.output, study=STUDY.study),
+        expand(rules.agreement.output, study=STUDY.study),
         expand(rules.report.output, study=STUDY.study),
         rules.replication.input,
         rules.replication.output,
+
+
+onsuccess:
+    if MAIN and "MAKELEVEL" not in os.environ:  # make says it itself, and takes its exit status
+        print("\n".join(status_lines(STUDY, Path("results"), FILE)[0]), file=sys.stderr)

@@ -11,8 +11,11 @@ from pydantic import ValidationError
 from trained_binarization.errors import Diverged, UserError, one_line, require
 from trained_binarization.files import write_json, write_text
 from trained_binarization.machine import ensure_home, usable_cpus
-from trained_binarization.records import finished, outlived
+from trained_binarization.progress import progress
+from trained_binarization.records import Record, finished, outlived
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, Study, load_study
+
+STARTED = time.monotonic()
 
 # Stages import what they need when they are called: `verify` and `report` need no torch, training no plotting.
 
@@ -29,7 +32,9 @@ SeedNumber = Annotated[int, typer.Option(help="One of the study's seeds.")]
 Variant = Annotated[str, typer.Option(help="One of the study's variants.")]
 Again = Annotated[bool, typer.Option("--again", help="Train even where the record is complete, and replace it.")]
 
-PARAMS, RESULTS = Path("params.yaml"), Path("results")
+Reference = Annotated[Path, typer.Option(help="The folder of reference evidence, STUDY.json each.")]
+
+PARAMS, RESULTS, REFERENCE = Path("params.yaml"), Path("results"), Path("reference")
 
 
 def _load(params: Path, expected: str | None) -> Study:
@@ -44,7 +49,7 @@ def _train(study: Study, results: Path, network: str, variant: str, seed: int, a
     run = study.find(network, variant, seed)
     record = None if again else finished(results, study, run)
     if record:
-        typer.echo(_outcome(run, record.last.accuracy, record.scored, trained=False))
+        typer.echo(_outcome(run, record, False, progress(results, study)))
         return
 
     from trained_binarization.training.distributed import join
@@ -57,12 +62,13 @@ def _train(study: Study, results: Path, network: str, variant: str, seed: int, a
     except Interrupted as interruption:
         typer.echo(f"{run}: stopped by a signal, nothing lost; the same command goes on", err=True)
         raise typer.Exit(128 + (interruption.signal_number or 0)) from None
-    typer.echo(_outcome(run, record.last.accuracy, record.scored, trained))
+    overhead = max(0.0, time.monotonic() - STARTED - record.wall_seconds) if trained else 0.0
+    typer.echo(_outcome(run, record, trained, progress(results, study, overhead)))
 
 
-def _outcome(run: Run, accuracy: float, scored: str, trained: bool) -> str:
+def _outcome(run: Run, record: Record, trained: bool, done: str) -> str:
     how = "trained" if trained else "already there, nothing trained"
-    return f"{run}: {accuracy:.2f} % on the {scored} images ({how})"
+    return f"{run}: {record.last.accuracy:.2f} % on the {record.scored} images ({how}); {done}"
 
 
 @app.command()
@@ -163,7 +169,7 @@ def run(
                 typer.echo(f"error: {error}", err=True)
                 diverged.append(one)
                 continue
-            typer.echo(_outcome(one, record.last.accuracy, record.scored, trained))
+            typer.echo(_outcome(one, record, trained, progress(results, study)))
         if diverged:
             names = ", ".join(map(str, diverged))
             raise Diverged(f"{study.study}: {len(diverged)} of {len(runs)} runs diverged, or start from one: {names}")
@@ -379,6 +385,50 @@ def aggregate(
 
 
 @app.command()
+def agreement(
+    study: Expected = None, params: Params = PARAMS, results: Results = RESULTS, reference: Reference = REFERENCE
+) -> None:
+    """Compare the study's runs with its reference evidence, if it has one; writes results/STUDY/agreement/."""
+    from trained_binarization.evidence.comparison import agree, in_words
+
+    typer.echo(in_words(agree(_load(params, study), results, reference)))
+
+
+@app.command()
+def compare(
+    ours: Annotated[Path, typer.Argument(help="A folder of results, or of reference evidence.")],
+    theirs: Annotated[Path, typer.Argument(help="Another one, to compare it with.")],
+    study: Annotated[str | None, typer.Option(help="Whose runs; by default the selected study's.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Also write JSON, Markdown and a figure to this folder.")] = None,
+) -> None:
+    """Compare one study's runs in two folders. Exit status 0: agrees, or undecided; 1: differs."""
+    from trained_binarization.evidence.comparison import compare as compare_folders
+    from trained_binarization.evidence.comparison import markdown
+
+    found = compare_folders(ours, theirs, study or load_study(PARAMS).study, to)
+    typer.echo(markdown(found), nl=False)
+    raise typer.Exit(1 if found.verdict == "differs" else 0)
+
+
+@app.command()
+def reference(params: Params = PARAMS, results: Results = RESULTS, to: Reference = REFERENCE) -> None:
+    """Write a finished study's runs as reference evidence, TO/STUDY.json."""
+    from trained_binarization.evidence.agreement import write_reference
+
+    typer.echo(write_reference(to, results, load_study(params)))
+
+
+@app.command()
+def status(study: Expected = None, params: Params = PARAMS, results: Results = RESULTS) -> None:
+    """Say what the study's results are, and where to look. Exit status 1: they differ from the reference."""
+    from trained_binarization.evidence.status import status_lines
+
+    lines, agrees = status_lines(_load(params, study), results, params)
+    typer.echo("\n".join(lines))
+    raise typer.Exit(0 if agrees else 1)
+
+
+@app.command()
 def report(
     study: Expected = None,
     params: Params = PARAMS,
@@ -388,10 +438,14 @@ def report(
 ) -> None:
     """Write the study's report, or with --replication the one over all studies, README's table and the SHA256SUMS."""
     from trained_binarization.evidence.report import report_replication, report_study
+    from trained_binarization.evidence.status import status_lines
 
-    typer.echo(
-        report_replication(results, claims) if replication else report_study(_load(params, study), results, claims)
-    )
+    if replication:
+        typer.echo(report_replication(results, claims))
+        return
+    one = _load(params, study)
+    written = report_study(one, results, claims)
+    typer.echo("\n".join([*status_lines(one, results, params)[0], written]))
 
 
 @app.command()

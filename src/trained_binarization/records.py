@@ -228,7 +228,20 @@ def _divergence(folder: Path) -> Divergence | None:
         return None
 
 
-def _contradiction(record: Record, folder: Path, study: str, run: Run) -> str | None:
+def sound(results: Path, study: str) -> list[Record]:
+    """Every record below a study's folder, whatever its settings; UserError where one is not sound."""
+    found = []
+    for path in sorted((results / study / "runs").glob("*/*/seed*/record.json")):
+        folder = path.parent
+        record = read_record(folder)
+        assert record is not None
+        if fault := _contradiction(record, folder, study, folder.relative_to(results / study / "runs").as_posix()):
+            raise UserError(f"{path}: {fault}; restore the file, or delete it and train the run again")
+        found.append(record)
+    return found
+
+
+def _contradiction(record: Record, folder: Path, study: str, run: Run | str) -> str | None:
     """What a record says against itself or its place; None where it is sound. A faulty history is a UserError."""
     found = f"{record.study}/{record.network}/{record.variant}/seed{record.seed}"
     if found != f"{study}/{run}":

@@ -15,6 +15,9 @@ from trained_binarization.settings import Identifier, NotNegative, Positive, Sen
 FULL_PRECISION = "full_precision"
 METHOD = "method"
 
+LOCAL = "quick"
+"""The study that every user trains: git holds no results of it, only reference/quick.json."""
+
 NetworkName = Literal["vgg_small", "alexnet", "resnet18"]
 # Upper bounds lie far above any use, and within what a machine can hold.
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=1000)]

@@ -72,10 +72,10 @@ def test_a_changed_variant_retrains_its_own_runs_alone(
     assert {run for run in RUNS if after[run] != before[run]} == {"vgg_small/no_l2/seed0", "vgg_small/no_l2/seed1"}
     assert (project.results / "metrics.json").read_bytes() != metrics
     if engine == "snakemake":
-        assert "6 of 6 steps" in printed  # two trainings, aggregate, report, replication, the target
+        assert "7 of 7 steps" in printed  # two trainings, aggregate, agreement, report, replication, the target
         assert NOTHING in project.snakemake()
     else:
-        assert printed.count("Running stage") == 6  # and prepare, which validates the whole study
+        assert printed.count("Running stage") == 7  # and prepare, which validates the whole study
         assert "weight_scaling_l2" in project.dvc("params", "diff")
 
 

@@ -20,7 +20,7 @@ from helpers import write_params
 pytestmark = pytest.mark.engine
 
 RUNS = "runs/vgg_small"
-JUDGED = {"aggregate": 1, "report": 1, "replication": 1}
+JUDGED = {"aggregate": 1, "agreement": 1, "report": 1, "replication": 1}
 TRAININGS = {"pretrain": 2, "finetune": 2, "ablate": 4}
 
 MISSING: dict[str, dict[str, int]] = {
@@ -39,6 +39,8 @@ MISSING: dict[str, dict[str, int]] = {
     "deploy": {"deploy": 1, "replication": 1},
     "deploy/vgg_small/card.md": {"deploy": 1, "replication": 1},
     "deploy/vgg_small/vgg_small.bin": {"deploy_again": 1, "replication": 1},
+    "agreement": {"agreement": 1, "report": 1, "replication": 1},
+    "agreement/agreement.json": {"agreement": 1, "report": 1, "replication": 1},
     "report.md": {"report": 1, "replication": 1},
     "report.html": {"report": 1, "replication": 1},
     "data.json": {"prepare": 1, "deploy": 1} | JUDGED,
@@ -103,7 +105,7 @@ def test_where_all_is_there_nothing_is_planned(made: Project, archive: Project, 
 
 
 def test_a_clone_trains_nothing_and_its_evidence_is_rebuilt_at_most(clone: Project) -> None:
-    assert set(clone.planned()) <= {"deploy", "aggregate", "report", "replication"}
+    assert set(clone.planned()) <= {"deploy", "aggregate", "agreement", "report", "replication"}
     assert clone.changed() == Counter()
 
 
@@ -151,7 +153,7 @@ def test_a_record_that_is_not_sound_is_planned_whatever_its_time(state: str, req
 
 def test_dvc_sees_a_record_that_was_changed(committed: Project) -> None:
     with with_changed_record(committed, "from_scratch/seed1"):
-        assert committed.changed() == {"ablate": 1, "aggregate": 1}
+        assert committed.changed() == {"ablate": 1, "aggregate": 1, "agreement": 1}
 
 
 def test_a_named_file_gets_what_it_needs_and_no_more(made: Project) -> None:
@@ -159,7 +161,7 @@ def test_a_named_file_gets_what_it_needs_and_no_more(made: Project) -> None:
     with with_changed_record(made, "no_l2/seed0"), without(made.results / RUNS / "from_scratch/seed0/history.csv"):
         assert made.planned(str(runs / "no_l2/seed0/record.json")) == {"ablate": 1}
         assert made.planned("results/tiny/deploy/vgg_small/card.md") == Counter()
-        assert made.planned("results/tiny/report.html") == {"ablate": 2, "aggregate": 1, "report": 1}
+        assert made.planned("results/tiny/report.html") == {"ablate": 2, "aggregate": 1, "agreement": 1, "report": 1}
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])

@@ -35,7 +35,7 @@ def snakemake_plan(project: Project, study: str) -> Plan:
         said = dict(re.findall(r"^ *(input|output|Shell command): (.*)$", job, flags=re.MULTILINE))
         if said["Shell command"] == "None":  # the target
             continue
-        command = re.sub(r" --params \S+| &> \S+", "", said["Shell command"])
+        command = re.sub(r"^logged \S+ | --params \S+", "", said["Shell command"])
         files = [{name.split()[0] for name in said.get(key, "").split(", ") if name} for key in ("input", "output")]
         plan[command] = (files[0], files[1])
     return plan

@@ -155,6 +155,11 @@ def quick_study() -> Study:
     return load_study(ROOT / "studies" / "quick.yaml")
 
 
+def small_study() -> Study:
+    """The quick study under a name whose results enter the replication's report."""
+    return quick_study().model_copy(update={"study": "small"})
+
+
 def cifar10_study() -> Study:
     """A made-up full CIFAR-10 study: the paper's own setting, five seeds."""
     content = quick_study().model_dump()

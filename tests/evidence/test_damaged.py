@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from synthetic import ROOT, quick_study, write_results
+from synthetic import ROOT, small_study, write_results
 
-from helpers import command, tree
+from helpers import command, tree, write_params
 from trained_binarization.evidence.figures import plain, save
 
 REPORT, REPLICATION, AGGREGATE = ("report",), ("report", "--replication"), ("aggregate",)
-VERDICTS = "results/quick/verdicts.json"
-SIZE = "results/quick/figures/size.svg"
-DEPLOYED = "results/quick/deploy/vgg_small/deploy.json"
-HISTORY = "results/quick/runs/vgg_small/no_l2/seed1/history.csv"
+VERDICTS = "results/small/verdicts.json"
+SIZE = "results/small/figures/size.svg"
+DEPLOYED = "results/small/deploy/vgg_small/deploy.json"
+HISTORY = "results/small/runs/vgg_small/no_l2/seed1/history.csv"
 INFERENCE, BARS = "results/benchmarks/inference.json", "results/benchmarks/inference.svg"
 
 Break = Callable[[Path], object]
@@ -28,12 +28,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A house with a study's results, its exported network and the inference benchmark."""
     house = tmp_path_factory.mktemp("house")
     (house / "studies").mkdir()
-    for name in ("studies/quick.yaml", "claims.yaml", "README.md"):
+    for name in ("claims.yaml", "README.md"):
         shutil.copyfile(ROOT / name, house / name)
-    shutil.copyfile(ROOT / "studies" / "quick.yaml", house / "params.yaml")
-    write_results(quick_study(), house / "results")
+    for name in ("studies/small.yaml", "params.yaml"):
+        write_params(house / name, small_study().model_dump(by_alias=True))
+    write_results(small_study(), house / "results")
     shutil.copytree(ROOT / "results" / "benchmarks", house / "results" / "benchmarks")
-    shutil.copytree(ROOT / "results" / "quick" / "deploy", house / "results" / "quick" / "deploy")
+    shutil.copytree(ROOT / "results" / "cifar10-cpu" / "deploy", house / "results" / "small" / "deploy")
     for arguments in (AGGREGATE, REPORT, REPLICATION):
         outcome = command(*arguments, folder=house)
         assert outcome.status == 0, outcome.err
@@ -96,7 +97,7 @@ FILES = [
 CASES = [(name, way, arguments, remedy) for name, arguments, remedy in FILES for way in WAYS]
 CASES += [
     (VERDICTS, without("accuracies"), REPORT, "accuracies: found damaged or foreign content"),
-    (VERDICTS, replaced('"study": "quick"', '"study": "cifar10"'), REPORT, "found 'cifar10'; allowed: 'quick'"),
+    (VERDICTS, replaced('"study": "small"', '"study": "cifar10"'), REPORT, "found 'cifar10'; allowed: 'small'"),
     (VERDICTS, replaced('"l2_helps"', '"other"'), REPORT, "claim: found 'other', not in claims.yaml"),
     (VERDICTS, replaced('"clipped_ste"', '"a](x) <b>"'), REPORT, "found damaged or foreign content"),
     (VERDICTS, replaced('"runs_done": 21', '"runs_done": NaN'), REPORT, "found damaged or foreign content"),

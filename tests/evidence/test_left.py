@@ -111,5 +111,5 @@ def test_another_width_tells_nothing(some: Path) -> None:
 
 
 def test_nothing_is_left_of_what_is_done(tmp_path: Path) -> None:
-    assert left_to_run([study("quick")], RESULTS) is None
-    assert left_to_run([study("quick")], tmp_path) is not None
+    assert left_to_run([study("cifar10-cpu")], RESULTS) is None
+    assert left_to_run([study("cifar10-cpu")], tmp_path) is not None

@@ -1,5 +1,7 @@
 """From records to evidence: statistics, verdicts, tables, figures and reports. Imports no torch."""
 
+from pathlib import Path
+
 from trained_binarization.study import Study
 
 TABLES = {
@@ -29,3 +31,9 @@ def figures_of(study: Study) -> list[str]:
     factors = method.activation_scaling != "none" or method.weight_scaling not in ("none", "analytic")
     drawn = {"ablation": bool(study.ablations), "alphas": factors}
     return [name for name in FIGURES if drawn.get(name, True)]
+
+
+def agreement_files(study: Study, reference: Path = Path("reference")) -> list[str]:
+    """What the stage `agreement` writes. Without reference evidence it is agreement.json alone, which says so."""
+    has_reference = (reference / f"{study.study}.json").is_file()
+    return ["agreement.json", *(["agreement.md", "agreement.svg", "agreement.png"] if has_reference else [])]

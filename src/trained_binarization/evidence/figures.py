@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from trained_binarization.binarization.estimators import ESTIMATORS
+from trained_binarization.evidence.agreement import MARGIN, Agreement
 from trained_binarization.evidence.claims import Claims, Published
 from trained_binarization.evidence.families import Effect
 from trained_binarization.evidence.verdicts import Comparison, StudyVerdicts
@@ -342,6 +343,34 @@ def size(found: StudyVerdicts, claims: Claims) -> Figure | None:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=1 if several and not published else 2, columnspacing=1.2
     )
+    return figure
+
+
+def agreement(found: Agreement) -> Figure:
+    """Every run of both sides, arm by arm, and the difference of the means with its interval beside it."""
+    arms = found.arms[::-1]
+    figure, (runs, differences) = _panels(1, 2, 0.5 * len(arms) + 1.5, sharey=True)
+    for y, arm in enumerate(arms):
+        for accuracies, height, colour, label in (
+            (arm.theirs, y - 0.14, MUTED, "reference"),
+            (arm.ours, y + 0.14, BLUE, "here"),
+        ):
+            values = list(accuracies.values())
+            runs.scatter(values, [height] * len(values), s=20, color=colour, alpha=0.6, lw=0, label=label)
+            runs.scatter(float(np.mean(values)), height, s=120, color=colour, marker="|", lw=2)
+        colour = {"differs": RED, "undecided": ORANGE}.get(arm.finding, BLUE)
+        if arm.low is not None and arm.high is not None:
+            differences.plot([arm.low, arm.high], [y, y], color=colour, lw=2)
+        differences.scatter(arm.difference, y, s=40, color=colour, zorder=4)
+    differences.axvspan(-MARGIN, MARGIN, color=RULE, alpha=0.5, lw=0)
+    differences.axvline(0, color=MUTED, lw=1)
+    several = len({arm.network for arm in arms}) > 1
+    names = [f"{in_words(arm.variant)}{f', {plain(arm.network)}' if several else ''}" for arm in arms]
+    runs.set_yticks(range(len(arms)), names)
+    runs.set(xlabel=f"{found.measure}, %", ylim=(-0.6, len(arms) - 0.4))
+    differences.set(xlabel="difference, points")
+    handles, labels = runs.get_legend_handles_labels()
+    figure.legend(handles[1::-1], labels[1::-1], loc="outside lower center", ncols=2)
     return figure
 
 

@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from trained_binarization import files
 from trained_binarization.errors import UserError
-from trained_binarization.evidence import tables
+from trained_binarization.evidence import comparison, tables
 from trained_binarization.evidence.aggregate import study_tables
+from trained_binarization.evidence.agreement import read_agreement
 from trained_binarization.evidence.claims import Claims, load_claims
 from trained_binarization.evidence.families import Effect
 from trained_binarization.evidence.figures import BLUE, INK, MUTED, PAPER, RULE
@@ -32,7 +33,8 @@ from trained_binarization.evidence.verdicts import (
     read_verdicts,
     why_not_run,
 )
-from trained_binarization.study import Run, Study
+from trained_binarization.progress import duration
+from trained_binarization.study import LOCAL, Run, Study
 
 HERE = Path(__file__).parent
 README = Path("README.md")
@@ -121,12 +123,6 @@ def _figures(folder: Path, *, family: bool = False) -> dict[str, dict[str, Any]]
     return found
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _clean(clean: bool | None) -> str:
     return {True: "clean", False: "with changes", None: "cleanness unknown"}[clean]
 
@@ -148,7 +144,7 @@ def _runs_with_provenance(table: Table, study: Study, results: Path) -> Table:
             for heading, name in (("Last", "record.json"), ("Best", "history.csv")):
                 row[columns[heading]] = replace(row[columns[heading]], link=f"{run.folder.as_posix()}/{name}")
             made = [
-                Cell(_duration(record.wall_seconds), style="number"),
+                Cell(duration(record.wall_seconds), style="number"),
                 Cell(f"{record.images_per_second:,.0f}", style="number"),
                 Cell(record.commit[:8], style="code"),
             ]
@@ -175,7 +171,7 @@ def _provenance(study: Study, results: Path) -> list[tuple[str, list[str]]]:
     images = sorted({f"{record.images_scored:,} {record.scored} images" for record in found})
     return [
         ("Hardware", counted(threads)),
-        ("Wall time, all runs", [_duration(sum(record.wall_seconds for record in found))]),
+        ("Wall time, all runs", [duration(sum(record.wall_seconds for record in found))]),
         ("Speed", [f"{' to '.join(speeds)} training images/s, evaluation included"]),
         ("Scored", images),
         ("Data", [f"{study.dataset.name}, checksum {found[0].data_checksum[:16]}"]),
@@ -192,6 +188,23 @@ def _tally(verdicts: Sequence[Verdict | Effect]) -> str:
     return ", ".join(f"{outcome.replace(' larger than delta', '')} ({n})" for outcome, n in counted.items())
 
 
+def _agreement(folder: Path, study: Study) -> dict[str, Any] | None:
+    """What the study's report says of its agreement; None where there is no reference."""
+    found = read_agreement(folder)
+    if found is None or found.verdict == "no reference":
+        return None
+    path = folder / "agreement" / "agreement.svg"
+    remedy = f"make it anew with: trained-binarization agreement --params studies/{study.study}.yaml"
+    return {
+        "found": found,
+        "sentence": comparison.in_words(found).removeprefix(f"{study.study}: "),
+        "chip": tables.finding_chip(found.verdict),
+        "table": tables.agreement_table(found),
+        "figure": {"svg": inline_svg(path, comparison.CAPTION, remedy), "caption": comparison.CAPTION},
+        "verdicts": [row for row in found.verdicts if row[1] != row[2]],
+    }
+
+
 def report_study(study: Study, results: Path, claims_path: Path) -> str:
     """Write results/<study>/report.html and report.md from the study's tables, figures, verdicts and records."""
     claims = load_claims(claims_path)
@@ -206,6 +219,7 @@ def report_study(study: Study, results: Path, claims_path: Path) -> str:
     context = {
         "study": study,
         "found": found,
+        "agreement": _agreement(folder, study),
         "claims": claims,
         "tables": made,
         "figures": _figures(folder, family=bool(found.family)),
@@ -334,7 +348,7 @@ def report_replication(results: Path, claims_path: Path) -> str:
     At last write results/SHA256SUMS: it lists the evidence that is there then.
     """
     claims = load_claims(claims_path)
-    studies = {study.study: study for study in known_studies()}
+    studies = {study.study: study for study in known_studies() if study.study != LOCAL}
     judged = {name: read_verdicts(results / name / "verdicts.json") for name in studies}
     rows = _replication_rows(judged, claims)
     # The figure of the study nearest to the paper: its own, then stand-ins on its data, then any.

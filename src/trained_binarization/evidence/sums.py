@@ -6,11 +6,9 @@ from pathlib import Path, PurePosixPath
 
 from trained_binarization import files
 from trained_binarization.errors import UserError, shown
+from trained_binarization.study import LOCAL
 
 NAME = "SHA256SUMS"
-
-UNLISTED = frozenset({"quick"})
-"""Studies that every user trains. Their results are not evidence of this repository."""
 
 WHOLE = ("report.html", "report.md", "*.csv")
 BENCHMARKS = ("*.json", "*.md", "*.png", "*.svg", "fast-path/params.yaml", "fast-path/table.md")
@@ -24,6 +22,7 @@ STUDY = (
     "tables/*.md",
     "figures/*.png",
     "figures/*.svg",
+    "agreement/agreement.*",
     "runs/*/*/*/record.json",
     "runs/*/*/*/history.csv",
     "runs/*/*/*/signs.safetensors",
@@ -47,7 +46,7 @@ def _evidence(results: Path) -> list[str]:
             (results, WHOLE),
             (results / "benchmarks", BENCHMARKS),
             *((path, STUDY) for path in (results / "benchmarks" / "fast-path").glob("*/")),
-            *((path, STUDY) for path in results.glob("*/") if path.name not in UNLISTED | {"benchmarks"}),
+            *((path, STUDY) for path in results.glob("*/") if path.name not in {LOCAL, "benchmarks"}),
         ]:
             for pattern in patterns:
                 yield from folder.glob(pattern)

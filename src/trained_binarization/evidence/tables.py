@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from trained_binarization.evidence.agreement import CONFIDENCE, MARGIN, Agreement
 from trained_binarization.evidence.claims import AccuracyClaim, Claims, HelpsClaim, SurpassesClaim
 from trained_binarization.evidence.families import Effect
 from trained_binarization.evidence.markdown import Markdown, code, escape
@@ -404,6 +405,60 @@ def runs_table(frame: pd.DataFrame, claims: Claims) -> Table:
         "Weights",
     ]
     return _table("runs", caption, headings, rows, lambda row: {str(k): v for k, v in row.items()}, cells)
+
+
+FINDING_STYLE = {"identical": "reached", "agrees": "reached", "differs": "contradicted"}
+"""The colour of an agreement's finding; others have none."""
+
+
+def finding_chip(finding: str) -> Cell:
+    """A finding of an agreement with its colour."""
+    return Cell(finding, style=f"chip {FINDING_STYLE.get(finding, 'open')}")
+
+
+def agreement_table(found: Agreement) -> Table:
+    """Every arm of an agreement: both means, their difference with its interval, and the finding."""
+
+    def mean(accuracies: dict[int, float]) -> str:
+        return f"{sum(accuracies.values()) / len(accuracies):.2f} ({len(accuracies)})"
+
+    rows, cells = [], []
+    for arm in found.arms:
+        raw = {
+            "network": arm.network,
+            "variant": arm.variant,
+            "ours": sum(arm.ours.values()) / len(arm.ours),
+            "ours_seeds": len(arm.ours),
+            "theirs": sum(arm.theirs.values()) / len(arm.theirs),
+            "theirs_seeds": len(arm.theirs),
+            "difference": arm.difference,
+            "low": arm.low,
+            "high": arm.high,
+            "equal": arm.equal,
+            "shared": arm.shared,
+            "finding": arm.finding,
+        }
+        rows.append(raw)
+        cells.append(
+            [
+                Cell(arm.network, style="code"),
+                Cell(arm.variant, style="code"),
+                Cell(mean(arm.ours), style="number"),
+                Cell(mean(arm.theirs), style="number"),
+                number(arm.difference, sign=True),
+                interval(arm.low, arm.high, sign=True),
+                Cell(f"{arm.equal} of {arm.shared}", style="number"),
+                finding_chip(arm.finding),
+            ]
+        )
+    caption = (
+        f"{found.measure.capitalize()} in percent: mean (number of seeds). Difference: here minus reference, in points, "
+        f"with Student's two-sample interval; the intervals hold together at {100 * CONFIDENCE:.0f} % (Bonferroni). Agrees: the "
+        f"interval lies within ±{MARGIN:g} points. Differs: it excludes zero and does not lie within. Equal: runs of "
+        "the same seed whose weights are equal bit for bit."
+    )
+    headings = ["Network", "Variant", "Here", "Reference", "Difference", "Interval", "Equal", "Finding"]
+    return Table("agreement", caption, headings, rows, cells)
 
 
 def inference_table(result: dict[str, Any]) -> Table:
