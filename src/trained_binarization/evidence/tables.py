@@ -452,10 +452,10 @@ def agreement_table(found: Agreement) -> Table:
             ]
         )
     caption = (
-        f"{found.measure.capitalize()} in percent: mean (number of seeds). Difference: here minus reference, in points, "
-        f"with Student's two-sample interval; the intervals hold together at {100 * CONFIDENCE:.0f} % (Bonferroni). Agrees: the "
-        f"interval lies within ±{MARGIN:g} points. Differs: it excludes zero and does not lie within. Equal: runs of "
-        "the same seed whose weights are equal bit for bit."
+        f"{found.measure.capitalize()} in percent: mean (number of seeds). Difference: here minus reference, in "
+        "points, with Student's two-sample interval; the intervals hold together at "
+        f"{100 * CONFIDENCE:.0f} % (Bonferroni). Agrees: the interval lies within ±{MARGIN:g} points. Differs: it "
+        "excludes zero and does not lie within. Equal: runs of the same seed whose weights are equal bit for bit."
     )
     headings = ["Network", "Variant", "Here", "Reference", "Difference", "Interval", "Equal", "Finding"]
     return Table("agreement", caption, headings, rows, cells)
