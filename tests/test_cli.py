@@ -47,7 +47,8 @@ def test_a_second_call_says_that_nothing_was_trained(small: Path) -> None:
     outcome = command("finetune", "--network", "vgg_small", "--seed", "0", folder=small)
     assert outcome.status == 0
     assert re.fullmatch(
-        r"vgg_small/method/seed0: \d+\.\d\d % on the test images \(already there, nothing trained\)\n", outcome.out
+        r"vgg_small/method/seed0: \d+\.\d\d % on the test images \(already there, nothing trained\); \d of 4 runs done\n",
+        outcome.out,
     )
 
 
