@@ -93,7 +93,7 @@ def test_scaling_factors_matter_where_no_batchnorm_follows() -> None:
     assert all(abs(ratio - 1) < 1 / 8 for ratio in growth["conv1"])
     assert pd.Series(growth["conv2"]).median() > 2
     differences = {}
-    for name in ("quick", "cifar10-cpu", "imagenette"):
+    for name in ("cifar10-cpu", "imagenette"):
         found = read_verdicts(ROOT / "results" / name / "verdicts.json")
         assert found is not None
         differences[name] = next(row for row in found.comparisons if row.ablation == "no_scaling").difference

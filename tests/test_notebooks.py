@@ -76,9 +76,8 @@ def test_results_of_a_study(
 
 
 def test_the_landed_results_follow_from_the_records(house: Path, execute: Callable[[str, Path], NotebookNode]) -> None:
-    if (REPOSITORY / "results" / "quick").is_dir():
-        small_files = shutil.ignore_patterns("*.safetensors", "*.partial", "checkpoints")
-        shutil.copytree(REPOSITORY / "results" / "quick", house / "results" / "quick", ignore=small_files)
+    small_files = shutil.ignore_patterns("*.safetensors", "*.partial", "checkpoints")
+    shutil.copytree(REPOSITORY / "results" / "cifar10-cpu", house / "results" / "cifar10-cpu", ignore=small_files)
     notebook, landed = execute("2-results", house), read(REPOSITORY, "2-results")
     again = "execute it again: jupyter nbconvert --execute --inplace notebooks/2-results.ipynb"
     assert text(notebook) == text(landed), again
