@@ -392,19 +392,19 @@ CASES = [
     Case(
         "parent's record cut",
         both(cut(PARENT / "record.json"), removed(CHILD)),
-        (str(PARENT), "unsound", "trained-binarization pretrain --network vgg_small --seed 0"),
+        (str(PARENT), "unsound", "trained-binarization pretrain --", "--network vgg_small --seed 0"),
         FINETUNE,
     ),
     Case(
         "parent missing",
         removed(PARENT, CHILD),
-        (str(PARENT), "missing", "trained-binarization pretrain --network vgg_small --seed 0"),
+        (str(PARENT), "missing", "trained-binarization pretrain --", "--network vgg_small --seed 0"),
         FINETUNE,
     ),
     Case(
         "parent stale",
         both(params(pretrain={"learning_rate": 0.01}), removed(CHILD)),
-        (str(PARENT), "stale", "trained-binarization pretrain --network vgg_small --seed 0"),
+        (str(PARENT), "stale", "trained-binarization pretrain --", "--network vgg_small --seed 0"),
         FINETUNE,
     ),
     Case(

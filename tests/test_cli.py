@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import QUICK, REPOSITORY, command, small_settings, write_params
+from helpers import QUICK, REPOSITORY, Outcome, command, small_settings, tree, write_params
+from trained_binarization.study import load_study
 
 
 def test_help_names_every_stage(tmp_path: Path) -> None:
@@ -47,7 +48,8 @@ def test_a_second_call_says_that_nothing_was_trained(small: Path) -> None:
     outcome = command("finetune", "--network", "vgg_small", "--seed", "0", folder=small)
     assert outcome.status == 0
     assert re.fullmatch(
-        r"vgg_small/method/seed0: \d+\.\d\d % on the test images \(already there, nothing trained\); \d of 4 runs done\n",
+        r"vgg_small/method/seed0: \d+\.\d\d % on the test images \(already there, nothing trained\); "
+        r"4 of 4 runs done\n",
         outcome.out,
     )
 
@@ -68,6 +70,84 @@ def test_select_copies_a_study_byte_for_byte(tmp_path: Path) -> None:
         outcome = command("select", name, folder=tmp_path)
         assert outcome.status == 0, outcome.err
         assert (tmp_path / "params.yaml").read_bytes() == (tmp_path / "studies" / f"{name}.yaml").read_bytes()
+
+
+def test_a_study_of_ones_own_in_one_step(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "studies", tmp_path / "studies")
+    assert command("new", "mine", "--from", "cifar10-cpu", folder=tmp_path).status == 0
+    mine, source = (load_study(tmp_path / "studies" / f"{name}.yaml") for name in ("mine", "cifar10-cpu"))
+    assert mine == source.model_copy(update={"study": "mine"})
+    text = (tmp_path / "studies" / "mine.yaml").read_text("utf-8")
+    assert text.count("#") >= (tmp_path / "studies" / "cifar10-cpu.yaml").read_text("utf-8").count("#") - 1  # comments
+    assert command("select", "mine", folder=tmp_path).status == 0
+    outcome = command("new", "mine", folder=tmp_path)
+    assert (outcome.status, outcome.err) == (
+        2,
+        "error: studies/mine.yaml: is there already; choose another name, or edit it\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["../mine", "no name", "benchmarks", "", "-x"])
+def test_a_name_that_is_no_studys_makes_no_file(name: str, tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "studies", tmp_path / "studies")
+    before = tree(tmp_path)
+    outcome = command("new", "--", name, folder=tmp_path)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert tree(tmp_path) == before
+
+
+def test_a_selected_study_is_the_one_that_its_file_is_called_after(tmp_path: Path) -> None:
+    write_params(tmp_path / "studies" / "other.yaml", small_settings())
+    outcome = command("select", "other", folder=tmp_path)
+    assert outcome.status == 2
+    assert outcome.err == "error: studies/other.yaml: study: found 'small'; allowed: 'other', as the file is called\n"
+
+
+def test_edits_of_the_selected_study_are_not_lost(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "studies", tmp_path / "studies")
+    edited = QUICK.read_text("utf-8").replace("epochs: 8", "epochs: 9")
+    (tmp_path / "params.yaml").write_text(edited, "utf-8")
+    outcome = command("select", "cifar10", folder=tmp_path)
+    assert outcome.status == 2
+    assert "trained-binarization new NAME --from params.yaml" in outcome.err
+    assert (tmp_path / "params.yaml").read_text("utf-8") == edited
+    assert command("new", "kept", "--from", "params.yaml", folder=tmp_path).status == 0
+    assert load_study(tmp_path / "studies" / "kept.yaml").pretrain.epochs == 9
+
+
+def printed(outcome: Outcome) -> list[str]:
+    """The words of the command that a message tells, without the program's name."""
+    found = re.search(r"trained-binarization ([a-z][^;`\n]*)", outcome.out + outcome.err)
+    assert found, outcome
+    return found[1].split()
+
+
+@pytest.mark.parametrize(
+    ("missing", "asked"),
+    [
+        ("runs/vgg_small/no_l2/seed0/record.json", ("aggregate",)),
+        ("runs/vgg_small/full_precision/seed0/record.json", ("aggregate",)),
+        ("runs/vgg_small/method/seed0/record.json", ("evaluate", "--network", "vgg_small", "--seed", "0")),
+        ("data.json", ("finetune", "--network", "vgg_small", "--seed", "0")),
+        ("verdicts.json", ("report",)),
+    ],
+)
+@pytest.mark.parametrize("selected", [True, False])
+def test_a_printed_command_makes_what_was_missing_whatever_study_is_selected(
+    selected: bool, missing: str, asked: tuple[str, ...], small: Path
+) -> None:
+    """Copied from a message as it is. The study has no file below studies/, or another study is the selected one."""
+    if not selected:
+        (small / "studies").mkdir(exist_ok=True)
+        (small / "params.yaml").rename(small / "studies" / "small.yaml")
+        shutil.copyfile(QUICK, small / "params.yaml")
+    shutil.copyfile(REPOSITORY / "claims.yaml", small / "claims.yaml")
+    (small / "results" / "small" / missing).unlink(missing_ok=True)
+    places = () if selected else ("--params", "studies/small.yaml")
+    words = printed(command(*asked, *places, folder=small))
+    outcome = command(*words, folder=small)
+    assert outcome.status == 0, outcome.err
+    assert (small / "results" / "small" / missing).exists()
 
 
 @pytest.mark.parametrize(("width", "parameters"), [("1.0", "4,660,106"), ("0.25", None)])

@@ -109,7 +109,9 @@ def test_a_runs_folder_and_the_command_that_makes_it() -> None:
     for variant, stage in (("full_precision", "pretrain"), ("method", "finetune"), ("x", "ablate --variant x")):
         run = Run(network="vgg_small", variant=variant, seed=3)
         assert run.folder == Path("runs", "vgg_small", variant, "seed3")
-        assert run.command == f"trained-binarization {stage} --network vgg_small --seed 3"
+        command, _, options = stage.partition(" ")
+        words = f"trained-binarization {command} --study small --network vgg_small {options} --seed 3"
+        assert small_study().command(run).split() == words.split()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The command line: one command a stage, and the few that a person wants."""
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from trained_binarization.files import write_json, write_text
 from trained_binarization.machine import ensure_home, usable_cpus
 from trained_binarization.progress import progress
 from trained_binarization.records import Record, finished, outlived
+from trained_binarization.settings import validate
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, Study, load_study
 
 STARTED = time.monotonic()
@@ -450,9 +452,9 @@ def report(
 
 @app.command()
 def verify(results: Results = RESULTS, claims: Path = Path("claims.yaml")) -> None:
-    """Print every claim's verdict. Exit status 0: claims were reached; 1: one is contradicted; 3: nothing verified.
+    """Print every claim's verdict and how many claims are reached. Exit status 0: some are, and none is contradicted.
 
-    2: the evidence is not what results/SHA256SUMS lists.
+    1: one is contradicted. 2: the evidence is not what results/SHA256SUMS lists. 3: nothing could be verified.
     """
     from trained_binarization.evidence.verdicts import verify as verify_claims
 
@@ -464,15 +466,45 @@ def verify(results: Results = RESULTS, claims: Path = Path("claims.yaml")) -> No
 @app.command()
 def select(study: Annotated[str, typer.Argument(help="A name below studies/.")]) -> None:
     """Make a study the selected one: copy studies/STUDY.yaml to params.yaml."""
+    source = _study_file(study)
+    if PARAMS.exists() and not any(PARAMS.read_bytes() == path.read_bytes() for path in Path("studies").glob("*.yaml")):
+        raise UserError(
+            f"{PARAMS}: found changes that no file below studies/ has; keep them as a study of their own: "
+            f"trained-binarization new NAME --from {PARAMS}; or undo them: git checkout -- {PARAMS}"
+        )
+    write_text(PARAMS, source.read_text(encoding="utf-8"))
+    typer.echo(f"{PARAMS}: {study} is selected")
+
+
+def _study_file(study: str) -> Path:
+    """studies/STUDY.yaml; UserError where it is not there, wrong, or another study's."""
     source = Path("studies", f"{study}.yaml")
     if not source.is_file():
         names = ", ".join(sorted(path.stem for path in Path("studies").glob("*.yaml")))
         raise UserError(f"studies/: found no '{study}'; allowed: {names or 'none here; run this in the repository'}")
-    load_study(source)
-    if PARAMS.exists() and not any(PARAMS.read_bytes() == path.read_bytes() for path in Path("studies").glob("*.yaml")):
-        raise UserError(f"{PARAMS}: found changes that no file below studies/ has; save them there first, or undo them")
-    write_text(PARAMS, source.read_text(encoding="utf-8"))
-    typer.echo(f"{PARAMS}: {study} is selected")
+    if (found := load_study(source).study) != study:
+        raise UserError(f"{source}: study: found '{found}'; allowed: '{study}', as the file is called")
+    return source
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The new study's name.")],
+    source: Annotated[str, typer.Option("--from", help="A name below studies/, or a study file.")] = "quick",
+) -> None:
+    """Write studies/NAME.yaml, a copy of another study under its own name: its results will lie in results/NAME."""
+    path = Path("studies", f"{name}.yaml")
+    if path.exists():
+        raise UserError(f"{path}: is there already; choose another name, or edit it")
+    origin = Path(source) if source.endswith(".yaml") else _study_file(source)
+    content = load_study(origin).model_dump(by_alias=True)
+    validate(path, content | {"study": name}, Study)  # the name too, before it becomes a file's
+    text = origin.read_text(encoding="utf-8")
+    text, found = re.subn(r"^study:[^#\n]*(#.*)?$", f"study: {name}", text, count=1, flags=re.MULTILINE)
+    if not found:
+        raise UserError(f"{origin}: found no line that begins with `study:`; write it so")
+    write_text(path, text)
+    typer.echo(f"{path}: written; edit it, then: trained-binarization select {name}")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trained_binarization.errors import UserError
 from trained_binarization.files import read_model, refresh, sha256
-from trained_binarization.study import ImageFolder, Run, Study
+from trained_binarization.study import ImageFolder, Run, Study, command
 
 METHOD_VERSION = 1
 """Rises when training changes its meaning; a faster way to the same numbers leaves it."""
@@ -169,12 +169,12 @@ def read_data(results: Path, study: Study) -> Data:
     """What `prepare` wrote for the study."""
     path = data_path(results, study)
     if not path.exists():
-        raise UserError(f"{path}: no such file; make it with: trained-binarization prepare")
-    data = read_model(path, Data, "make it anew with: trained-binarization prepare")
+        raise UserError(f"{path}: no such file; make it with: {command('prepare', study)}")
+    data = read_model(path, Data, f"make it anew with: {command('prepare', study)}")
     if data.dataset != study.dataset.name:
         raise UserError(
             f"{path}: dataset: found '{data.dataset}'; allowed: '{study.dataset.name}', the study's; "
-            "make it anew with: trained-binarization prepare"
+            f"make it anew with: {command('prepare', study)}"
         )
     return data
 
@@ -300,7 +300,7 @@ def record_of(results: Path, study: Study, run: Run) -> Record:
     found = status(results, study, run, read_data(results, study).checksum)
     if found.record is None:
         folder = run_folder(results, study, run)
-        raise UserError(f"{folder}: the run is {found.state}: {found.reason}; make it with: {run.command}")
+        raise UserError(f"{folder}: the run is {found.state}: {found.reason}; make it with: {study.command(run)}")
     return found.record
 
 
@@ -354,7 +354,8 @@ def finished(results: Path, study: Study, run: Run) -> Record | None:
     record = read_record(run_folder(results, study, run))
     assert record is not None
     if outlived(results, study, run):
-        print(f"{run}: its parent was trained anew since, to other weights; to start from these: {run.command} --again")
+        again = f"{study.command(run)} --again"
+        print(f"{run}: its parent was trained anew since, to other weights; to start from these: {again}")
     for name in ("record.json", "history.csv"):
         refresh(run_folder(results, study, run) / name)
     return record

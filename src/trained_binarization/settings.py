@@ -55,6 +55,11 @@ def load(path: Path, schema: type[Schema]) -> Schema:
         raise UserError(
             f"{path}: found {type(content).__name__}; allowed: a mapping with the keys of {schema.__name__}"
         )
+    return validate(path, content, schema)
+
+
+def validate(path: Path, content: dict[str, Any], schema: type[Schema]) -> Schema:
+    """The content of a settings file as settings; UserError, which names the file, for the first thing wrong in it."""
     try:
         return schema.model_validate(content)
     except ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -33,6 +34,12 @@ def _short_names(folder: str) -> str:
     if long := [part for part in Path(folder).parts if len(os.fsencode(part)) > 255]:
         raise ValueError(f"found a name of {len(os.fsencode(long[0]))} bytes; allowed: at most 255")
     return folder
+
+
+def _no_other_folder(study: str) -> str:
+    if study == "benchmarks":
+        raise ValueError("found 'benchmarks'; allowed: any other name, since results/benchmarks holds the benchmarks")
+    return study
 
 
 Folder = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_short_names)]
@@ -182,12 +189,6 @@ class Run(Settings):
         """Where the run's files lie, below the study's results folder."""
         return Path("runs", self.network, self.variant, f"seed{self.seed}")
 
-    @property
-    def command(self) -> str:
-        """The stage command that makes this run."""
-        stage = {FULL_PRECISION: "pretrain", METHOD: "finetune"}.get(self.variant, f"ablate --variant {self.variant}")
-        return f"trained-binarization {stage} --network {self.network} --seed {self.seed}"
-
     def __str__(self) -> str:
         return f"{self.network}/{self.variant}/seed{self.seed}"
 
@@ -195,7 +196,7 @@ class Run(Settings):
 class Study(Settings):
     """One replication in full: data set, networks, schedules, seeds, variants."""
 
-    study: Identifier
+    study: Annotated[Identifier, AfterValidator(_no_other_folder)]
     title: Sentence
     stand_in: Sentence | None  # what it stands in with; null where it is the paper's own setting
     dataset: Annotated[Dataset, Field(discriminator="name")]
@@ -315,9 +316,36 @@ class Study(Settings):
                 raise UserError(f"study {self.study}: {key}: found {found!r}; allowed: {choices}")
         return Run(network=network, variant=variant, seed=seed)  # type: ignore[arg-type]  # just checked
 
+    def command(self, run: Run) -> str:
+        """The command that makes the run."""
+        stage = {FULL_PRECISION: "pretrain", METHOD: "finetune"}.get(run.variant, "ablate")
+        variant = f" --variant {run.variant}" if stage == "ablate" else ""
+        return f"{command(stage, self)} --network {run.network}{variant} --seed {run.seed}"
+
     def training(self, run: Run) -> Training:
         """The schedule that the run follows."""
         return self.pretrain if run.variant == FULL_PRECISION else self.finetune
+
+
+def command(stage: str, study: Study | str) -> str:
+    """A stage's command for a study, such as to be copied whatever study is selected.
+
+    --params names the study's file below studies/. Where there is none, or another study in it, the study can only be
+    in params.yaml: then --study makes sure that it is.
+    """
+    name = study if isinstance(study, str) else study.study
+    file = Path("studies", f"{name}.yaml")
+    there = file.is_file() and (isinstance(study, str) or _read(file, file.stat().st_mtime_ns) == study)
+    return f"trained-binarization {stage} " + (f"--params {file.as_posix()}" if there else f"--study {name}")
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, changed: int) -> Study | None:
+    """The study in a file that was last changed at that time; None where something is wrong in it."""
+    try:
+        return load_study(path)
+    except UserError:
+        return None
 
 
 def load_study(path: Path) -> Study:

@@ -114,7 +114,7 @@ def test_a_stale_record_is_never_aggregated(cifar10: Study, tmp_path: Path) -> N
         {
             "run": str(run),
             "reason": f"its record is of other settings (fingerprint {found_there[:8]}, not {asked[:8]})",
-            "command": run.command,
+            "command": cifar10.command(run),
         }
     ]
     frame = runs_frame(cifar10, tmp_path)
@@ -135,7 +135,7 @@ def test_too_few_seeds_say_which_command(quick: Study, tmp_path: Path) -> None:
     helps = next(verdict for verdict in found.verdicts if verdict.claim == "l2_helps")
     assert helps.seeds == [0, 1]
     assert helps.reason.startswith("2 of at least 3 seeds done; vgg_small/")
-    assert helps.command == "trained-binarization finetune --network vgg_small --seed 2"
+    assert helps.command == "trained-binarization finetune --params studies/quick.yaml --network vgg_small --seed 2"
 
 
 def test_no_records_at_all(quick: Study, tmp_path: Path) -> None:

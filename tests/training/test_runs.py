@@ -251,12 +251,14 @@ def test_a_distilled_child_learns_from_its_parent_and_goes_on_after_a_stop(small
 
 def test_missing_parent(small: Path) -> None:
     shutil.rmtree(folder_of(small))
-    refused(small, ["the parent run is missing", "trained-binarization pretrain --network vgg_small --seed 0"])
+    refused(small, ["the parent run is missing", "trained-binarization pretrain --", "--network vgg_small --seed 0"])
 
 
 def test_missing_weights_of_the_parent(small: Path) -> None:
     (folder_of(small) / WEIGHTS).unlink()
-    refused(small, [WEIGHTS, "no such file", "trained-binarization pretrain --network vgg_small --seed 0 --again"])
+    refused(
+        small, [WEIGHTS, "no such file", "trained-binarization pretrain --", "--network vgg_small --seed 0 --again"]
+    )
 
 
 def test_other_weights_than_the_parents_record_says(small: Path) -> None:
@@ -305,7 +307,7 @@ def test_a_child_whose_parent_was_trained_anew_to_other_weights_is_told(
     train(small, CHILD)
     told = capsys.readouterr().out
     assert "its parent was trained anew since" in told
-    assert f"{CHILD.command} --again" in told
+    assert f"{small_study().command(CHILD)} --again" in told
 
 
 def test_a_child_starts_from_its_parents_weights(small: Path) -> None:

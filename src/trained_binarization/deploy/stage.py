@@ -35,7 +35,7 @@ def export(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
     record = record_of(results, study, run)
     folder = run_folder(results, study, run)
     if not any((folder / name).exists() for name in (WEIGHTS, SIGNS)):
-        raise NotRun(f"{folder}: found neither {WEIGHTS} nor {SIGNS}; make them with: {run.command} --again")
+        raise NotRun(f"{folder}: found neither {WEIGHTS} nor {SIGNS}; make them with: {study.command(run)} --again")
     data = open_dataset(study.dataset, run.network)
     network = kept_network(study, run, results, data).eval()
     model = export_network(network, *data.statistics(study.dataset.validation), data.size)

@@ -33,7 +33,7 @@ from trained_binarization.evidence.statistics import DIGITS
 from trained_binarization.evidence.verdicts import StudyVerdicts, read_verdicts
 from trained_binarization.records import Percent, Record
 from trained_binarization.settings import Identifier
-from trained_binarization.study import FULL_PRECISION, METHOD, Study
+from trained_binarization.study import FULL_PRECISION, METHOD, Study, command
 
 MARGIN = 2.0
 """Percentage points. Smaller differences between two machines do not count."""
@@ -308,5 +308,5 @@ def write_reference(folder: Path, results: Path, study: Study) -> str:
 def read_agreement(folder: Path) -> Agreement | None:
     """What the stage `agreement` found for the study whose results folder this is; None before it ran."""
     path = folder / "agreement" / NAME
-    remedy = "make it anew with: trained-binarization agreement"
+    remedy = f"make it anew with: {command('agreement', folder.name)}"
     return files.read_model(path, Agreement, remedy) if path.exists() else None

@@ -50,7 +50,8 @@ def done_records(study: Study, results: Path) -> list[tuple[Run, str, records.Re
         found = records.status(results, study, run, checksum)
         if found.state == "unsound":
             raise UserError(
-                f"{found.reason}; restore the file (git checkout, a backup), or train the run again: {run.command}"
+                f"{found.reason}; restore the file (git checkout, a backup), or train the run again: "
+                f"{study.command(run)}"
             )
         rows.append((run, found.state, found.record, found.reason))
     return rows
@@ -61,7 +62,7 @@ def runs_frame(study: Study, results: Path) -> pd.DataFrame:
     rows = []
     for run, status, record, reason in done_records(study, results):
         row = {"network": run.network, "variant": run.variant, "seed": run.seed, "status": status}
-        row |= {"reason": reason, "command": run.command}
+        row |= {"reason": reason, "command": study.command(run)}
         if record is not None:
             row |= {
                 "accuracy": record.last.accuracy,

@@ -34,7 +34,7 @@ from trained_binarization.evidence.verdicts import (
     why_not_run,
 )
 from trained_binarization.progress import duration
-from trained_binarization.study import LOCAL, Run, Study
+from trained_binarization.study import LOCAL, Run, Study, command
 
 HERE = Path(__file__).parent
 README = Path("README.md")
@@ -77,10 +77,7 @@ def _render(template: str, kind: str, **context: Any) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-AGGREGATE = "make it anew with: trained-binarization aggregate"
-
-
-def inline_svg(path: Path, label: str, remedy: str = AGGREGATE) -> Markup:
+def inline_svg(path: Path, label: str, remedy: str) -> Markup:
     """A figure's SVG to stand inside a page: scalable, in the page's colours, its ids its own.
 
     UserError with the remedy where the file is not there, damaged, or would do more than show something.
@@ -119,7 +116,8 @@ def _figures(folder: Path, *, family: bool = False) -> dict[str, dict[str, Any]]
             caption = FIGURES["family"]
         path = folder / "figures" / f"{name}.svg"
         if path.exists():
-            found[name] = {"svg": inline_svg(path, caption), "caption": caption, "png": f"figures/{name}.png"}
+            remedy = f"make it anew with: {command('aggregate', folder.name)}"
+            found[name] = {"svg": inline_svg(path, caption, remedy), "caption": caption, "png": f"figures/{name}.png"}
     return found
 
 
@@ -194,7 +192,7 @@ def _agreement(folder: Path, study: Study) -> dict[str, Any] | None:
     if found is None or found.verdict == "no reference":
         return None
     path = folder / "agreement" / "agreement.svg"
-    remedy = f"make it anew with: trained-binarization agreement --params studies/{study.study}.yaml"
+    remedy = f"make it anew with: {command('agreement', study)}"
     return {
         "found": found,
         "sentence": comparison.in_words(found).removeprefix(f"{study.study}: "),
@@ -211,9 +209,10 @@ def report_study(study: Study, results: Path, claims_path: Path) -> str:
     folder = results / study.study
     found = read_verdicts(folder / "verdicts.json")
     if found is None:
-        raise UserError(f"{folder / 'verdicts.json'}: no such file; make it with: trained-binarization aggregate")
+        raise UserError(f"{folder / 'verdicts.json'}: no such file; make it with: {command('aggregate', study)}")
+    remedy = f"make it anew with: {command('aggregate', study)}"
     if unknown := {verdict.claim for verdict in found.verdicts} - claims.claims.keys():
-        raise UserError(f"{folder / 'verdicts.json'}: claim: found '{min(unknown)}', not in {claims_path}; {AGGREGATE}")
+        raise UserError(f"{folder / 'verdicts.json'}: claim: found '{min(unknown)}', not in {claims_path}; {remedy}")
     made = {table.name: table for table in study_tables(study, results, found, claims)}
     made["runs"] = _runs_with_provenance(made["runs"], study, results)
     context = {
@@ -323,7 +322,7 @@ def _compact(results: Path, studies: list[Study]) -> dict[str, Any]:
             folder = Path(study.study, "deploy", network)
             path = results / folder / "deploy.json"
             if path.exists():
-                remedy = f"make it anew with: trained-binarization deploy --network {network} --again"
+                remedy = f"make it anew with: {command('deploy', study)} --network {network} --again"
                 exported.append((study, network, folder.as_posix(), files.read_model(path, Deployed, remedy)))
     path = results / "benchmarks" / "inference.json"
     if not path.exists():

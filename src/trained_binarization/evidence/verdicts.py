@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from math import isnan
 from pathlib import Path
@@ -27,7 +28,7 @@ from trained_binarization.evidence.frames import done_records, no_images, runs_f
 from trained_binarization.evidence.sums import require_sums
 from trained_binarization.files import read_model
 from trained_binarization.settings import Identifier
-from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study, load_study
+from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study, command, load_study
 
 AnyClaim = AccuracyClaim | HelpsClaim | SurpassesClaim
 
@@ -339,7 +340,7 @@ def judge(study: Study, results: Path, claims: Claims) -> StudyVerdicts:
 
 def read_verdicts(path: Path) -> StudyVerdicts | None:
     """The content of a verdicts.json; None where there is none; UserError where it is damaged."""
-    remedy = "make it anew with: trained-binarization aggregate"
+    remedy = f"make it anew with: {command('aggregate', path.parent.name)}"
     found = read_model(path, StudyVerdicts, remedy) if path.exists() else None
     if found and found.study != path.parent.name:
         raise UserError(f"{path}: study: found '{found.study}'; allowed: '{path.parent.name}', its folder's; {remedy}")
@@ -376,7 +377,7 @@ def why_not_run(study: str, own: Verdict | None, known: Collection[str]) -> tupl
 
 
 def verify(results: Path, claims_path: Path) -> tuple[list[str], int]:
-    """(one line a claim and stand-in, exit status): 0 reached, 1 a claim is contradicted, 3 nothing could be verified.
+    """(one line a claim and stand-in, then the count; exit status): 0 reached, 1 contradicted, 3 nothing verified.
 
     Judges the records as they are now; stand-ins are printed and count neither way. UserError where the evidence is not
     what results/SHA256SUMS lists.
@@ -400,5 +401,7 @@ def verify(results: Path, claims_path: Path) -> tuple[list[str], int]:
             reason, command = why_not_run(claims.claims[name].study, own, [one.study for one in judged])
             lines.append(f"{name}: not run: {reason}" + (f"; make it with: {command}" if command else ""))
     status = 1 if "contradicted" in said else 0 if "reached" in said else 3
-    end = {0: "claims were reached", 1: "a claim is contradicted", 3: "nothing could be verified"}[status]
-    return [one_line(line) for line in (*lines, *stand_ins, f"{end} (stand-ins do not count)")], status
+    counted = Counter([*said, *["not run"] * (len(claims.claims) - len(said))])
+    others = "".join(f", {n} {what}" for what, n in counted.items() if n and what != "reached")
+    end = f"{counted['reached']} of {len(claims.claims)} claims reached{others} (stand-ins do not count)"
+    return [one_line(line) for line in (*lines, *stand_ins, end)], status

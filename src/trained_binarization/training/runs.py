@@ -57,14 +57,14 @@ def _start_from(parent: Run, network: nn.Module, study: Study, results: Path, da
     state, record, _ = status(results, study, parent, data_checksum)
     path = run_folder(results, study, parent) / WEIGHTS
     if record is None:
-        raise UserError(f"{path.parent}: the parent run is {state}; make it with: {parent.command}")
+        raise UserError(f"{path.parent}: the parent run is {state}; make it with: {study.command(parent)}")
     if not path.exists():
-        raise UserError(f"{path}: no such file (weights are not in git); make it with: {parent.command} --again")
+        raise UserError(f"{path}: no such file (weights are not in git); make it with: {study.command(parent)} --again")
     found = sha256(path)
     if found != record.weights_sha256:
         raise UserError(
             f"{path}: SHA-256: found {found[:12]}; allowed: {record.weights_sha256[:12]}, its record's; "
-            f"make both with: {parent.command} --again"
+            f"make both with: {study.command(parent)} --again"
         )
     load_weights(network, path)
     for _, layer in binary_layers(network):
@@ -126,13 +126,13 @@ def _kept(study: Study, run: Run, results: Path, names: tuple[str, ...]) -> tupl
     path = next((folder / name for name in names if (folder / name).exists()), None)
     if record is None or path is None:
         found = f"a run that is {state}" if state != "done" else f"none of {', '.join(names)}"
-        raise UserError(f"{folder}: found {found}; make it with: {run.command} --again")
+        raise UserError(f"{folder}: found {found}; make it with: {study.command(run)} --again")
     whole = path.name == WEIGHTS
     found, own = (sha256(path), record.weights_sha256) if whole else (_signs_sha256(path), record.signs_sha256)
     if found != own:
         raise UserError(
             f"{path}: SHA-256: found {found[:12]}; allowed: {own[:12] if own else 'none'}, its record's; "
-            f"restore the file, or make it with: {run.command} --again"
+            f"restore the file, or make it with: {study.command(run)} --again"
         )
     return path, record
 
