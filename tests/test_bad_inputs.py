@@ -408,12 +408,6 @@ CASES = [
         FINETUNE,
     ),
     Case(
-        "parent's weights missing",
-        removed(PARENT / "weights.safetensors", CHILD),
-        (f"{PARENT}/weights.safetensors", "no such file", "--again"),
-        FINETUNE,
-    ),
-    Case(
         "parent's weights cut",
         both(cut(PARENT / "weights.safetensors"), removed(CHILD)),
         (f"{PARENT}/weights.safetensors", "SHA-256", "--again"),

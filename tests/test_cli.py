@@ -115,6 +115,19 @@ def test_edits_of_the_selected_study_are_not_lost(tmp_path: Path) -> None:
     assert load_study(tmp_path / "studies" / "kept.yaml").pretrain.epochs == 9
 
 
+def test_a_parent_without_weights_is_trained_once_more_for_its_child(small: Path) -> None:
+    """Weights are not in git: in a clone, a finished parent has none."""
+    runs = small / "results" / "small" / "runs" / "vgg_small"
+    weights = runs / "full_precision" / "seed0" / "weights.safetensors"
+    before = {path: path.read_bytes() for path in (weights, runs / "no_l2" / "seed0" / "history.csv")}
+    weights.unlink()
+    shutil.rmtree(runs / "no_l2")
+    outcome = command("ablate", "--variant", "no_l2", "--network", "vgg_small", "--seed", "0", folder=small)
+    assert outcome.status == 0, outcome.err
+    assert "the weights of vgg_small/full_precision/seed0 are not here; it is trained once more" in outcome.out
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def printed(outcome: Outcome) -> list[str]:
     """The words of the command that a message tells, without the program's name."""
     found = re.search(r"trained-binarization ([a-z][^;`\n]*)", outcome.out + outcome.err)

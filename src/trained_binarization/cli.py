@@ -13,7 +13,7 @@ from trained_binarization.errors import Diverged, UserError, one_line, require
 from trained_binarization.files import write_json, write_text
 from trained_binarization.machine import ensure_home, usable_cpus
 from trained_binarization.progress import progress
-from trained_binarization.records import Record, finished, outlived
+from trained_binarization.records import Record, finished, lacks_weights, outlived
 from trained_binarization.settings import validate
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, Study, load_study
 
@@ -60,6 +60,10 @@ def _train(study: Study, results: Path, network: str, variant: str, seed: int, a
 
     try:
         with join(study) as world:
+            # Weights are not in git. In a clone, a finished parent is trained once more for a child that needs them.
+            if (parent := study.parent(run)) and lacks_weights(results, study, parent):
+                typer.echo(f"{run}: the weights of {parent} are not here; it is trained once more")
+                train_run(study, parent, results, again=True, world=world)
             record, trained = train_run(study, run, results, again=again, world=world)
     except Interrupted as interruption:
         typer.echo(f"{run}: stopped by a signal, nothing lost; the same command goes on", err=True)

@@ -361,6 +361,12 @@ def finished(results: Path, study: Study, run: Run) -> Record | None:
     return record
 
 
+def lacks_weights(results: Path, study: Study, run: Run) -> bool:
+    """Whether the run is done, but its weights are not here."""
+    done = status(results, study, run, read_data(results, study).checksum).state == "done"
+    return done and not (run_folder(results, study, run) / WEIGHTS).exists()
+
+
 def outlived(results: Path, study: Study, run: Run) -> bool:
     """Whether the run is done, but its parent was trained anew since, to other weights."""
     parent = study.parent(run)

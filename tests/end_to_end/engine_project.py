@@ -44,7 +44,7 @@ class Project:
             "DVC_NO_ANALYTICS": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
             **{f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-            **{f"GIT_{who}_DATE": "2000-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")},
+            **{f"GIT_{who}_DATE": "946684800 +0000" for who in ("AUTHOR", "COMMITTER")},
         }
 
     def run(self, *arguments: str, status: int | None = 0) -> str:
