@@ -141,7 +141,7 @@ def test_an_experiment_in_a_fresh_clone_and_what_dvc_shows_of_it(by_dvc: Project
     project = source.clone(tmp_path / "clone")
     project.dvc("exp", "run", "--set-param", "finetune.epochs=2", "--name", "longer")
     rows = list(csv.DictReader(io.StringIO(project.dvc("exp", "show", "--csv"))))
-    assert {row["rev"] or row["Experiment"] for row in rows} >= {"workspace", "longer"}
+    assert {row["Experiment"] or row["rev"] for row in rows} >= {"workspace", "longer"}
     for arm in ("full_precision", "method", "no_l2", "from_scratch"):
         assert all(0 < float(row[arm]) <= 100 for row in rows), arm
     committed, experiment = rows[1], next(row for row in rows if row["Experiment"] == "longer")
@@ -215,3 +215,15 @@ def test_what_the_engines_show(by_dvc: Project, by_snakemake: Project, tmp_path:
     assert "figures" in page.read_text()
     for figure in (by_snakemake.results / "figures").glob("*.svg"):
         assert figure.stem in page.read_text()
+
+
+def test_dvc_in_a_source_archive_once_it_knows_that_there_is_no_git(by_dvc: Project, tmp_path: Path) -> None:
+    source = by_dvc.copy(tmp_path / "source")
+    source.commit()
+    project = source.archive(tmp_path / "archive")
+    project.dvc("config", "--local", "core.no_scm", "true")
+    assert project.changed() == Counter()
+    (project.results / "report.md").unlink()
+    project.dvc("repro")
+    assert (project.results / "report.md").read_bytes() == (by_dvc.results / "report.md").read_bytes()
+    assert project.trained() == {}
