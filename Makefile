@@ -1,9 +1,10 @@
 # make reproduce   the environment, then the selected study (params.yaml) to its report; what was found, and whether it
 #                  agrees with the reference evidence (exit status 1 where it differs)
 # make test        the environment, then every check and test
+# make check       the environment, lint, types, and the tests that need no engine, browser or cluster
 # make lock        exact versions of everything that pyproject.toml asks for, resolved anew
 
-.PHONY: reproduce test environment lock
+.PHONY: reproduce check test environment lock
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -17,6 +18,13 @@ test: environment
 	.venv/bin/snakefmt --check Snakefile
 	.venv/bin/mypy
 	.venv/bin/pytest
+
+check: environment
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/snakefmt --check Snakefile
+	.venv/bin/mypy
+	.venv/bin/pytest --numprocesses auto -m "not engine" --ignore tests/end_to_end --ignore tests/evidence/test_browser.py
 
 environment: .venv/made
 

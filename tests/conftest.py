@@ -1,14 +1,12 @@
 """Fixtures that several folders of tests share."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from helpers import REPOSITORY, run_study, small_settings
+from helpers import DATA, run_study, small_settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,17 +24,11 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that holds cifar-10-batches-py: the real archive, restored if need be; skipped where there is none."""
-    root = REPOSITORY / "data" / "raw"
-    if len(list(root.glob("cifar-10-batches-py/*batch*"))) >= 7:
-        return root
-    script = REPOSITORY.parent / "shared" / "data" / "restore_cifar10.py"
-    if not script.is_file():
-        pytest.skip("CIFAR-10 is not here: no data/raw/cifar-10-batches-py, no ../shared/data/restore_cifar10.py")
-    root = tmp_path_factory.mktemp("cifar10")
-    subprocess.run([sys.executable, str(script), str(root)], cwd=REPOSITORY, check=True)
-    return root
+def cifar10_root() -> Path:
+    """The folder that holds cifar-10-batches-py, the real archive; skipped where there is none."""
+    if len(list(DATA.glob("cifar-10-batches-py/*batch*"))) < 7:
+        pytest.skip(f"CIFAR-10 is not here: no {DATA}/cifar-10-batches-py (TRAINED_BINARIZATION_DATA names the folder)")
+    return DATA
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,8 @@ from trained_binarization.settings import read_yaml
 from trained_binarization.study import Study
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("TRAINED_BINARIZATION_DATA", REPOSITORY / "data" / "raw"))
+"""Where real images lie, if they are here: cifar-10-batches-py/ and imagenette-160/."""
 QUICK = REPOSITORY / "studies" / "quick.yaml"
 
 Settings = dict[str, Any]

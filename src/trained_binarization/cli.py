@@ -15,7 +15,7 @@ from trained_binarization.machine import ensure_home, usable_cpus
 from trained_binarization.progress import progress
 from trained_binarization.records import Record, finished, lacks_weights, outlived
 from trained_binarization.settings import validate
-from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, Study, load_study
+from trained_binarization.study import FULL_PRECISION, LOCAL, METHOD, ImageFolder, Run, Study, load_study
 
 STARTED = time.monotonic()
 
@@ -364,6 +364,26 @@ def benchmark_precision(
     write_json(path.with_suffix(".json"), result)
     write_text(path.with_suffix(".md"), table(result))
     typer.echo(f"{table(result)}\n{path}.json and .md: written")
+
+
+@measure.command("hardware")
+def benchmark_hardware(
+    sides: Annotated[list[str], typer.Argument(help="NAME=FOLDER: results of the study; the first is compared with.")],
+    study: Annotated[str, typer.Option(help="Whose runs.")] = LOCAL,
+    results: Results = RESULTS,
+) -> None:
+    """Compare runs trained with several instruction sets; writes results/benchmarks/hardware.* and the docs' table."""
+    from trained_binarization.evidence.hardware import write_hardware
+    from trained_binarization.evidence.markdown import escape
+    from trained_binarization.evidence.report import replace_between
+
+    named = dict(side.rpartition("=")[::2] for side in sides)
+    if "" in named or len(named) < max(2, len(sides)):
+        raise UserError(f"benchmark hardware: found {', '.join(sides)}; allowed: two or more NAME=FOLDER, other names")
+    made = write_hardware({name: Path(folder) for name, folder in named.items()}, study, results / "benchmarks")
+    text = f"{made.markdown()}\n{escape(made.caption)}\n"
+    replace_between(Path("docs/reproduction.md"), "hardware", text)
+    typer.echo(text, nl=False)
 
 
 @measure.command("fast-path")

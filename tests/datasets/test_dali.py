@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from folders import all_batches, folder_dataset, folder_settings, write_folder
-from helpers import REPOSITORY
+from helpers import DATA
 from trained_binarization.datasets import dali
 from trained_binarization.datasets.folder import read_folder
 from trained_binarization.datasets.prepare import prepare
@@ -61,7 +61,7 @@ def test_the_pixels_are_pillows_to_within_two_levels(flip: bool, root: Path) -> 
 
 @installed
 def test_so_they_are_on_photographs(tmp_path: Path) -> None:
-    imagenette_root, some = REPOSITORY / "data" / "raw" / "imagenette-160", tmp_path / "images"
+    imagenette_root, some = DATA / "imagenette-160", tmp_path / "images"
     if not imagenette_root.is_dir():
         pytest.skip(f"Imagenette is not here: no {imagenette_root}")
     for part, count in (("train", 40), ("val", 1)):

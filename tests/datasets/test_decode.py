@@ -15,7 +15,7 @@ import pytest
 from pictures import COLOUR, COLOUR_ALPHA, GREY, GREY_ALPHA, PALETTE, chunk, photograph, png, refused, saved, turned
 from PIL import Image
 
-from helpers import REPOSITORY
+from helpers import DATA, REPOSITORY
 from trained_binarization.datasets.decode import as_stored, decode, open_image, read_file
 from trained_binarization.errors import UserError
 
@@ -239,7 +239,7 @@ def test_images_are_opened_by_this_decoder_alone() -> None:
 
 
 def test_committed_studies_images_have_the_pixels_that_they_were_trained_on() -> None:
-    root = REPOSITORY / "data" / "raw" / "imagenette-160"
+    root = DATA / "imagenette-160"
     if not root.is_dir():
         pytest.skip(f"Imagenette is not here: no {root}")
     for folder in sorted((root / "train").iterdir()):

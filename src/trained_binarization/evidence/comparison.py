@@ -44,8 +44,8 @@ def markdown(found: Agreement) -> Markdown:
     if other := [row for row in found.verdicts if row[1] != row[2]]:
         lines = [f"| {escape(name)} | {escape(ours)} | {escape(theirs)} |" for name, ours, theirs in other]
         parts.append("\n".join(["| Verdict of | Here | Reference |", "|---|---|---|", *lines]))
-    same = len(found.verdicts) - len(other)
-    parts.append(f"{same} of {len(found.verdicts)} verdicts are the same.")
+    if found.verdicts:
+        parts.append(f"{len(found.verdicts) - len(other)} of {len(found.verdicts)} verdicts are the same.")
     return Markdown("\n\n".join(part.strip() for part in parts) + "\n")
 
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from trained_binarization import files
 from trained_binarization.errors import UserError
-from trained_binarization.evidence import comparison, tables
+from trained_binarization.evidence import comparison, readme, tables
 from trained_binarization.evidence.aggregate import study_tables
 from trained_binarization.evidence.agreement import read_agreement
 from trained_binarization.evidence.claims import Claims, load_claims
@@ -263,7 +263,7 @@ def _replication_rows(judged: dict[str, StudyVerdicts | None], claims: Claims) -
 
 
 def _replication_markdown(rows: list[dict[str, Any]], base: str) -> Markdown:
-    """The claims table of report.md and README.md; `base` leads from that file to results/."""
+    """The claims table of report.md, stand-ins beside; `base` leads from that file to results/."""
     lines = ["| Claim | Paper | Ours | Verdict | Stand-ins (never the paper's setting) |", "|---|--:|--:|---|---|"]
 
     def shown(study: str, verdict: Verdict) -> tuple[str, str]:
@@ -381,6 +381,8 @@ def report_replication(results: Path, claims_path: Path) -> str:
     for kind in ("html", "md"):
         files.write_text(results / f"report.{kind}", _render("replication", kind, **context))
     replace_between(FINDINGS, "ingredients", _ingredients_markdown(ingredients, f"../{results.name}/"))
-    named = replace_between(README, "claims", _replication_markdown(rows, f"{results.name}/"))
+    base = f"{results.name}/"
+    replace_between(README, "answer", readme.answer(rows, ingredients, studies, results, base))
+    named = replace_between(README, "claims", readme.claims_table(rows, studies, results, base))
     write_sums(results)
     return f"{results / 'report.html'}: written, and report.md beside it" + (f"; claims in {README}" if named else "")

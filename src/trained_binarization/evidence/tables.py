@@ -125,8 +125,8 @@ def paper_says(claim: AccuracyClaim | HelpsClaim | SurpassesClaim, claims: Claim
     if isinstance(claim, AccuracyClaim):
         return f"{claim.value:g} %"
     if isinstance(claim, HelpsClaim):
-        return "> 0"
-    return f"> {max(row.top1 for row in claims.previous(claim.network, claim.dataset)):g} %"
+        return "improves"
+    return f"best before: {max(row.top1 for row in claims.previous(claim.network, claim.dataset)):g} %"
 
 
 def verdict_cells(verdict: Verdict) -> list[Cell]:
