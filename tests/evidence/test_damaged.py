@@ -85,12 +85,12 @@ def without(key: str) -> Break:
 
 WAYS = [cut, emptied, binary, a_folder]
 FILES = [
-    (HISTORY, AGGREGATE, "train the run again: trained-binarization ablate --variant no_l2"),
+    (HISTORY, AGGREGATE, "ablate --params studies/small.yaml --network vgg_small --variant no_l2"),
     (VERDICTS, REPORT, "make it anew with: trained-binarization aggregate"),
     (VERDICTS, REPLICATION, "make it anew with: trained-binarization aggregate"),
     (SIZE, REPORT, "make it anew with: trained-binarization aggregate"),
     (SIZE, REPLICATION, "make it anew with: trained-binarization aggregate"),
-    (DEPLOYED, REPLICATION, "make it anew with: trained-binarization deploy --network vgg_small --again"),
+    (DEPLOYED, REPLICATION, "deploy --params studies/small.yaml --network vgg_small --again"),
     (INFERENCE, REPLICATION, "measure it anew with: trained-binarization benchmark inference"),
     (BARS, REPLICATION, "measure it anew with: trained-binarization benchmark inference"),
 ]

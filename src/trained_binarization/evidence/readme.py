@@ -64,6 +64,7 @@ def claims_table(rows: Rows, studies: Mapping[str, Study], results: Path, base: 
             here, verdict = f"[{ours.text}]({report}{ours.link}) {interval.text}", f"**{outcome.text}**"
         else:
             reason = missing(studies.get(row["claim"].study), results)
-            here, verdict = tables.DASH, f"[not run]({report}#runs): {reason}"
+            there = (results / row["claim"].study / "report.md").exists()  # with the commands that make the runs
+            here, verdict = tables.DASH, f"{f'[not run]({report}#runs)' if there else 'not run'}: {reason}"
         lines.append(f"| {escape(row['claim'].sentence)} | {row['paper']} | {here} | {verdict} |")
     return Markdown("\n".join(lines) + "\n")
