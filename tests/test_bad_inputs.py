@@ -280,6 +280,9 @@ CASES = [
         ("params.yaml", "architecture", "vgg_small"),
     ),
     Case("a name that is no name", params(study="../other"), ("params.yaml", "study", "'../other'")),
+    Case(
+        "the benchmarks' folder", params(study="benchmarks"), ("params.yaml", "study: found 'benchmarks'", "other name")
+    ),
     # Seeds and variants
     Case("seed negative", params(seeds={"pretrain": [-1]}), ("params.yaml", "seeds.pretrain.0", "-1")),
     Case("seed too large", params(seeds={"pretrain": [0, 2**64]}), ("params.yaml", "seeds.pretrain")),
@@ -330,6 +333,11 @@ CASES = [
     ),
     Case("summary of no width", nothing, ("--width", "-1"), ("summary", "--width", "-1")),
     Case("time limit no number", nothing, ("--time-limit", "number"), ("run", "--time-limit", "soon")),
+    *(
+        Case(f"time limit {value}", nothing, ("--time-limit", value), ("run", "--time-limit", value))
+        for value in ("nan", "inf", "-1")
+    ),
+    Case("summary of a width that is no number", nothing, ("--width", "nan"), ("summary", "--width", "nan")),
     Case(
         "network that the study has not",
         nothing,

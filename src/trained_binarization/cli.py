@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,13 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pret
 
 measure = typer.Typer(no_args_is_help=True, help="Measure how fast this machine is.")
 app.add_typer(measure, name="benchmark")
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not isfinite(value):
+        raise typer.BadParameter(f"found {value}; allowed: a finite number")
+    return value
+
 
 Params = Annotated[Path, typer.Option(help="The study file.")]
 Expected = Annotated[str | None, typer.Option("--study", help="The study that the file must hold: no other is meant.")]
@@ -135,7 +143,7 @@ def run(
     params: Params = PARAMS,
     results: Results = RESULTS,
     time_limit: Annotated[
-        float | None, typer.Option(help="Seconds after which to stop, with everything saved.")
+        float | None, typer.Option(min=0, callback=_finite, help="Seconds after which to stop, with everything saved.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Only these seeds, block by block: 0,2,4 for example.")] = None,
 ) -> None:
@@ -283,7 +291,7 @@ def predict(model: Model, images: Annotated[list[Path], typer.Argument(help="Ima
     from trained_binarization.deploy.use import classify
 
     for image, label, confidence, milliseconds in classify(model, images):
-        typer.echo(f"{image}: {label}, {100 * confidence:.1f} %, {milliseconds:.2f} ms")
+        typer.echo(f"{one_line(str(image))}: {label}, {100 * confidence:.1f} %, {milliseconds:.2f} ms")
 
 
 @measure.command("training")
@@ -534,7 +542,9 @@ def new(
 @app.command()
 def summary(
     params: Params = PARAMS,
-    width: Annotated[float | None, typer.Option(min=0.01, max=16, help="In place of the study's width.")] = None,
+    width: Annotated[
+        float | None, typer.Option(min=0.01, max=16, callback=_finite, help="In place of the study's width.")
+    ] = None,
 ) -> None:
     """Print what each of the study's networks costs, layer by layer."""
     from trained_binarization.networks import build

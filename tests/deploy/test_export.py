@@ -17,7 +17,7 @@ from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
 from trained_binarization.deploy.fold import Threshold, batch_norm, behind, of_sums, positive
 from trained_binarization.deploy.stage import deploy, export
-from trained_binarization.files import sha256
+from trained_binarization.files import sha256, write_json
 from trained_binarization.networks import build
 from trained_binarization.networks.alexnet import AlexNet
 from trained_binarization.networks.resnet18 import ResNet18
@@ -301,6 +301,58 @@ def test_what_is_missing_is_written_down(work: Path, monkeypatch: pytest.MonkeyP
     for weights in (work / "results").rglob("weights.safetensors"):
         weights.unlink()
     assert "make them with: trained-binarization finetune" in deploy(study, "vgg_small", work / "results")
+
+
+def test_a_good_proof_is_never_replaced_by_not_run(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("deploy", "--network", "vgg_small", folder=work)
+    study, folder = of(work)
+    monkeypatch.chdir(work)  # the card names the record's path as the command was told it
+    for weights in Path("results").rglob("weights.safetensors"):
+        weights.unlink()  # as in a clone
+    proven = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "vgg_small.bin").write_bytes(b"converted")
+    (folder / "card.md").unlink()
+    outcome = command("deploy", "--network", "vgg_small", folder=work)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.count("\n") == 1
+    assert "kept, a proof of this record (its model is missing or damaged); nothing exported: " in outcome.out
+    (folder / "vgg_small.bin").write_bytes(proven["vgg_small.bin"])
+    outcome = command("deploy", "--network", "vgg_small", "--again", folder=work)
+    assert "kept, a proof of this record (its model is there); nothing exported: " in outcome.out
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "openvino is not installed" in deploy(study, "vgg_small", Path("results"), again=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == proven
+    said = json.loads((folder / "deploy.json").read_text())
+    write_json(folder / "deploy.json", said | {"weights_sha256": "0" * 64})  # a proof of other weights is no proof
+    assert ": not run: " in deploy(study, "vgg_small", Path("results"))
+    assert "not run: " in (folder / "card.md").read_text()
+
+
+def test_a_damaged_proof_is_told_and_made_anew_by_the_command_that_the_message_names(work: Path) -> None:
+    command("deploy", "--network", "vgg_small", folder=work)
+    _, folder = of(work)
+    proven = (folder / "deploy.json").read_bytes()
+    said = json.loads(proven)
+    for content in (b"", b"[]", proven[:100], json.dumps(said | {"files": {"../card.md": "0" * 64}}).encode()):
+        (folder / "deploy.json").write_bytes(content)
+        outcome = command("deploy", "--network", "vgg_small", folder=work)
+        assert outcome.status == 2
+        assert outcome.err.startswith("error: results/small/deploy/vgg_small/deploy.json: ")
+        assert outcome.err.endswith(
+            "; make it anew with: trained-binarization deploy --study small --network vgg_small --again\n"
+        )
+        assert outcome.err.count("\n") == 1
+        assert command("deploy", "--network", "vgg_small", "--again", folder=work).status == 0
+        assert (folder / "deploy.json").read_bytes() == proven
+
+
+def test_predict_shows_a_file_in_one_line_whatever_its_name(work: Path) -> None:
+    command("export", "--network", "vgg_small", "--seed", "0", "--to", "model.xml", folder=work)
+    Image.new("RGB", (16, 16)).save(work / "a\nb\x1b[2J.png")
+    outcome = command("predict", "model.xml", "a\nb\x1b[2J.png", folder=work)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith("a\\nb\\x1b[2J.png: ")
+    assert outcome.out.count("\n") == 1
 
 
 def test_bad_arguments_are_told(work: Path) -> None:

@@ -1,6 +1,8 @@
 """The engines that the benchmark compares: each serves a process of its own, and imports only what it needs there."""
 
 import os
+import resource
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -56,9 +58,13 @@ def _timed(call: Callable[[], Any], seconds: float) -> list[float]:
 
 
 def _peak_memory() -> int:
-    """Bytes. Of this program: getrusage's figure would hold that of the process it was started from."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    """Bytes. On Linux, of this program: getrusage's figure would hold that of the process it was started from."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _caller(

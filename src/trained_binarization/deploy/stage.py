@@ -6,9 +6,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from trained_binarization.errors import NotRun, UserError, require
-from trained_binarization.files import read_json, refresh, sha256, write_json, write_text, written_whole
+from trained_binarization.evidence.measured import Deployed
+from trained_binarization.files import read_model, refresh, sha256, write_json, write_text, written_whole
 from trained_binarization.records import WEIGHTS, record_of, run_folder, status
-from trained_binarization.study import METHOD, ImageFolder, Run, Study
+from trained_binarization.study import METHOD, ImageFolder, Run, Study, command
 
 TOLERANCE = 0.2
 """Points between a record's accuracy and that from its weights here: another processor moves a few images."""
@@ -58,29 +59,40 @@ def without_model(results: Path, study: Study) -> list[str]:
     """The networks whose deploy.json names a model's file that is not there."""
     found: list[str] = []
     for network in study.networks:
-        path = results / study.study / "deploy" / network / "deploy.json"
-        names = read_json(path).get("files", {}) if path.exists() else {}
-        if not all(path.with_name(name).exists() for name in names):
+        folder = results / study.study / "deploy" / network
+        said = _read_deployed(folder, study)
+        if said and not all((folder / name).exists() for name in said.files):
             found.append(network)
     return found
+
+
+def _read_deployed(folder: Path, study: Study) -> Deployed | None:
+    """What deploy.json says; None where there is none; UserError where it is damaged."""
+    path = folder / "deploy.json"
+    remedy = f"make it anew with: {command('deploy', study)} --network {folder.name} --again"
+    return read_model(path, Deployed, remedy) if path.exists() else None
 
 
 def deploy(study: Study, network: str, results: Path, *, again: bool = False) -> str:
     """Export the method's first seed, prove it equal, and write deploy.json and card.md; a line on what came of it.
 
     A model that is there, whole, and of the run's record is left alone. Where none can be made here (no openvino, no
-    weights), the reason is written instead. UserError where the proof fails: then nothing
-    that was there is changed.
+    weights), a proof of this record is kept; without one, the reason is written in its place. UserError where the
+    proof fails: then nothing that was there is changed.
     """
     run = study.find(network, METHOD, study.seeds.finetune[0])
     record = record_of(results, study, run)
     folder = results / study.study / "deploy" / network
     path = folder / "deploy.json"
-    before = read_json(path) if path.exists() and not again else {}
-    there = all(
-        (folder / name).is_file() and sha256(folder / name) == sha for name, sha in before.get("files", {}).items()
-    )
-    if before.get("weights_sha256") == record.weights_sha256 and before.get("status") == "exported" and there:
+    try:
+        before = _read_deployed(folder, study)
+    except UserError:
+        if not again:
+            raise
+        before = None
+    if before and (before.status != "exported" or before.weights_sha256 != record.weights_sha256):
+        before = None  # no proof, or another record's
+    if before and not again and _whole(folder, before):
         refresh(path)
         write_text(folder / "card.md", _card(study, run, results, before))  # other seeds may have come since
         return f"{path}: already there, nothing exported"
@@ -89,6 +101,11 @@ def deploy(study: Study, network: str, results: Path, *, again: bool = False) ->
         try:
             found |= {"status": "exported"} | export(study, run, results, Path(made, network))
         except NotRun as reason:
+            if before:
+                refresh(path)
+                write_text(folder / "card.md", _card(study, run, results, before))
+                model = "its model is there" if _whole(folder, before) else "its model is missing or damaged"
+                return f"{path}: kept, a proof of this record ({model}); nothing exported: {reason}"
             found["status"] = f"not run: {reason}"
         else:
             found |= _proven(study, run, results, Path(made, f"{network}.xml"))
@@ -96,8 +113,13 @@ def deploy(study: Study, network: str, results: Path, *, again: bool = False) ->
                 with written_whole(folder / name) as partial:
                     partial.write_bytes(Path(made, name).read_bytes())
     write_json(path, found)
-    write_text(folder / "card.md", _card(study, run, results, found))
+    write_text(folder / "card.md", _card(study, run, results, Deployed.model_validate(found)))
     return f"{path}: {found['status']}"
+
+
+def _whole(folder: Path, said: Deployed) -> bool:
+    """Whether the model's files are those that were proven."""
+    return all((folder / name).is_file() and sha256(folder / name) == own for name, own in said.files.items())
 
 
 def _proven(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]:
@@ -128,15 +150,15 @@ def _proven(study: Study, run: Run, results: Path, path: Path) -> dict[str, Any]
     return {"openvino": openvino.__version__.split("-")[0], "proof": asdict(proof)}
 
 
-def _card(study: Study, run: Run, results: Path, found: dict[str, Any]) -> str:
+def _card(study: Study, run: Run, results: Path, found: Deployed) -> str:
     """The model card, from the records."""
     from trained_binarization.evidence.markdown import code, escape
     from trained_binarization.evidence.statistics import t_interval
 
     title = f"# Model card: {run.network}, 1 bit, {study.study}\n"
-    if found["status"] != "exported":
-        return f"{title}\n{escape(found['status'])}\n"
-    record, proof = record_of(results, study, run), found["proof"]
+    if found.proof is None:
+        return f"{title}\n{escape(found.status)}\n"
+    record, proof = record_of(results, study, run), found.proof
     seeds = [study.find(run.network, METHOD, seed) for seed in study.seeds.finetune]
     done = [status(results, study, one, record.data_checksum) for one in seeds]
     accuracies = [one.record.last.accuracy for one in done if one.record]
@@ -146,11 +168,10 @@ def _card(study: Study, run: Run, results: Path, found: dict[str, Any]) -> str:
         spread = (
             f"mean of {interval.n} seeds {interval.mean:.2f} %, 95 % interval {interval.low:.2f} to {interval.high:.2f}"
         )
-    bytes_of = found["bytes"]
     files = "\n".join(
-        f"- {code(name)}: {bytes_of[name]:,} bytes, SHA-256 {code(sha)}" for name, sha in found["files"].items()
+        f"- {code(name)}: {found.bytes[name]:,} bytes, SHA-256 {code(sha)}" for name, sha in found.files.items()
     )
-    sums, size = sum(layer["sums"] for layer in proof["layers"]), found["image_size"]
+    sums, size = sum(layer.sums for layer in proof.layers), found.image_size
     facts = {
         "Network": f"{run.network}, width {study.architecture[run.network].width:g}; weights and activations of one "
         "bit, but for the first convolution and the classifier (float32)",
@@ -159,14 +180,14 @@ def _card(study: Study, run: Run, results: Path, found: dict[str, Any]) -> str:
         "Stands in with": escape(study.stand_in or "nothing: the paper's own setting"),
         "Data": f"{study.dataset.name}, checksum `{record.data_checksum[:16]}`",
         "Licence of the data": LICENCES[study.dataset.name],
-        "Accuracy": f"{proof['accuracy_exported']:.2f} % on {proof['images']:,} {record.scored} images, all of them; "
-        f"the framework's network {proof['accuracy_framework']:.2f} %, its record {record.last.accuracy:.2f} %; "
+        "Accuracy": f"{proof.accuracy_exported:.2f} % on {proof.images:,} {record.scored} images, all of them; "
+        f"the framework's network {proof.accuracy_framework:.2f} %, its record {record.last.accuracy:.2f} %; "
         f"{spread}",
         "Record": f"{code(f'{run_folder(results, study, run).as_posix()}/record.json')}, "
         f"commit {code(record.commit[:12])}",
-        "Proof": f"{sums:,} sums of {len(proof['layers'])} binary convolutions compared, none differs; "
-        f"{len(proof['differences'])} of {proof['images']:,} predictions differ"
-        + (", each traced to a value within rounding of zero" if proof["differences"] else ""),
+        "Proof": f"{sums:,} sums of {len(proof.layers)} binary convolutions compared, none differs; "
+        f"{len(proof.differences)} of {proof.images:,} predictions differ"
+        + (", each traced to a value within rounding of zero" if proof.differences else ""),
         "Input": f"`images`, uint8 (1, {size}, {size}, 3), RGB, 0 to 255; to be reshaped for more images at once",
         "Output": "`logits`, float32 (1, classes)",
         "Use": "`trained-binarization predict MODEL.xml IMAGE...`, or OpenVINO's runtime on a CPU",

@@ -3,11 +3,14 @@
 Each names what is read; what else a file holds is kept.
 """
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trained_binarization.study import FULL_PRECISION, METHOD
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
 class _Content(BaseModel):
@@ -34,14 +37,19 @@ class Proof(_Content):
 class Deployed(_Content):
     """results/<study>/deploy/<network>/deploy.json."""
 
+    weights_sha256: Hash
     status: str  # "exported", or why not
-    bytes: dict[str, int] = Field(default_factory=dict)
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    files: dict[FileName, Hash] = Field(default_factory=dict)
+    bytes: dict[FileName, int] = Field(default_factory=dict)
     proof: Proof | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.status == "exported" and not (self.bytes and self.proof):
-            raise ValueError("exported without bytes or proof")
+        if self.status == "exported" and not (self.bytes and self.proof and self.image_size):
+            raise ValueError("exported without bytes or proof or image_size")
+        if self.files.keys() != self.bytes.keys():
+            raise ValueError("files and bytes do not name the same files")
         return self
 
 
