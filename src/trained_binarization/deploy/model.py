@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
+from trained_binarization import files
 from trained_binarization.errors import UserError
+from trained_binarization.evidence.measured import Deployed
 from trained_binarization.files import written_whole
 
 BATCH = 250
@@ -80,11 +82,23 @@ def settings(threads: int) -> dict[str, Any]:
     return {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
 
+def _as_proven(file: Path) -> None:
+    """UserError where a proof beside the model's file is of another content."""
+    proof = file.with_name("deploy.json")
+    if proof.is_file():
+        said = files.read_model(proof, Deployed, "restore it, or export the model again").files
+        if file.name in said and files.sha256(file) != said[file.name]:
+            raise UserError(
+                f"{file}: its SHA-256 is not the one in {proof.name}; restore it, or export the model again"
+            )
+
+
 def read_model(path: Path) -> ExportedModel:
     """A model of ours; UserError where it is missing, damaged or somebody else's."""
     for file in (path, path.with_suffix(".bin")):
         if path.suffix != ".xml" or not file.is_file():
             raise UserError(f"{file}: no such model; allowed: an exported MODEL.xml with MODEL.bin beside it")
+        _as_proven(file)
     try:
         model = ov.Core().read_model(path)
         places = {key: ["trained_binarization", key] for key in About.__annotations__}
