@@ -8,7 +8,11 @@ import pandas as pd
 import pytest
 
 from trained_binarization.binarization.layers import BinaryConv2d, scaling_penalty
+from trained_binarization.evidence.agreement import read_evidence
 from trained_binarization.evidence.frames import history_frame
+from trained_binarization.evidence.hardware import read_hardware
+from trained_binarization.evidence.hardware import table as hardware_table
+from trained_binarization.evidence.markdown import escape
 from trained_binarization.evidence.verdicts import read_verdicts
 from trained_binarization.study import SmallImages, load_study
 
@@ -17,6 +21,11 @@ REPRODUCTION = ROOT / "docs" / "reproduction.md"
 SEARCH = ROOT / "results" / "recipe-search.csv"
 OF_IMAGENETTE = ROOT / "results" / "recipe-search-imagenette.csv"
 OF_PLUS = ROOT / "results" / "recipe-search-plus.csv"
+
+
+def words(path: Path) -> str:
+    """A document's text on one line."""
+    return " ".join(path.read_text(encoding="utf-8").split())
 
 
 def between(path: Path, marker: str) -> str:
@@ -59,7 +68,7 @@ def test_the_studies_take_what_the_search_found() -> None:
 
 
 def test_cifar10_plus_takes_what_its_search_found() -> None:
-    prose = REPRODUCTION.read_text(encoding="utf-8")
+    prose = words(REPRODUCTION)
     assert "gained 1.1 to 1.4 points with every seed, with cutout and without" in prose
     search = pd.read_csv(OF_PLUS).fillna({"cutout": 0, "share": 0})
     binary = search[search.stage == "finetune"].set_index(["cutout", "share", "seed"])
@@ -82,7 +91,7 @@ def test_cifar10_plus_takes_what_its_search_found() -> None:
 
 
 def test_scaling_factors_matter_where_no_batchnorm_follows() -> None:
-    assert "end within an eighth of where they stood after the first epoch" in REPRODUCTION.read_text(encoding="utf-8")
+    assert "end within an eighth of where they stood after the first epoch" in words(REPRODUCTION)
     frame = history_frame(load_study(ROOT / "studies/imagenette.yaml"), ROOT / "results")
     growth: dict[str, list[float]] = {"conv1": [], "conv2": []}
     for _, seed in frame[frame.variant == "method"].groupby("seed"):
@@ -107,7 +116,7 @@ def method_histories() -> pd.DataFrame:
 
 
 def test_the_jump_of_a_scaling_factor(method_histories: pd.DataFrame) -> None:
-    assert "in three of five seeds" in REPRODUCTION.read_text(encoding="utf-8")
+    assert "in three of five seeds" in words(REPRODUCTION)
     jumped = []
     for _, seed in method_histories.groupby("seed"):
         seed = seed.sort_values("epoch")
@@ -120,7 +129,7 @@ def test_the_jump_of_a_scaling_factor(method_histories: pd.DataFrame) -> None:
 
 
 def test_the_share_of_frozen_latent_weights(method_histories: pd.DataFrame) -> None:
-    assert "16 to 19 %" in REPRODUCTION.read_text(encoding="utf-8")
+    assert "16 to 19 %" in words(REPRODUCTION)
     last = method_histories[method_histories.epoch == method_histories.epoch.max()]
     shares = 100 * last.filter(like="latent_beyond_1.").to_numpy()
     assert round(shares.min()) == 16
@@ -140,3 +149,20 @@ def test_the_readmes_example_runs() -> None:
     assert isinstance(layer, BinaryConv2d)
     assert layer.weight.grad is not None
     assert scaling_penalty(layer) > 0
+
+
+def test_what_is_said_of_hardware_follows_from_its_comparisons() -> None:
+    folder = ROOT / "results" / "benchmarks"
+    found = read_hardware(folder)
+    made = hardware_table(found)
+    assert f"{made.markdown()}\n{escape(made.caption)}\n" in REPRODUCTION.read_text(encoding="utf-8")
+    first = next(iter(found.sides.values()))
+    assert first.model_dump(exclude={"verdicts"}) == read_evidence(ROOT / "reference", "quick").model_dump(
+        exclude={"verdicts"}
+    )
+    assert "differ in one arm of seven, `signed_activations`" in words(REPRODUCTION)
+    for (name, _), one in found.comparisons().items():
+        differing = [arm.variant for arm in one.arms if arm.finding == "differs"]
+        assert differing == (["signed_activations"] if "AMX" in name else [])
+        assert (one.verdict == "agrees") == ("AMX" not in name)
+        assert all(arm.equal == 0 for arm in one.arms)

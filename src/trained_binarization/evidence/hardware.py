@@ -8,52 +8,59 @@ from pydantic import BaseModel, ConfigDict
 from trained_binarization import files
 from trained_binarization.evidence.agreement import Agreement, Evidence, compare, read_evidence
 from trained_binarization.evidence.markdown import escape
-from trained_binarization.evidence.tables import DASH, Cell, Table, finding_chip, interval, number
+from trained_binarization.evidence.tables import Cell, Table, finding_chip, interval, number
+from trained_binarization.records import canonical
 
 NAME = "hardware.json"
 
 
 class Hardware(BaseModel):
-    """results/benchmarks/hardware.json: one study's evidence by how it was computed; the first is compared with."""
+    """results/benchmarks/hardware.json: one study's evidence by how it was computed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     sides: dict[str, Evidence]
 
-    def comparisons(self) -> dict[str, Agreement]:
-        """Every other side against the first, by the rule of agreement.py."""
-        (_, first), *others = self.sides.items()
-        return {name: compare(side, first) for name, side in others}
+    def comparisons(self) -> dict[tuple[str, str], Agreement]:
+        """(side, what it is compared with): the first side of its settings; for that one, the first of all."""
+        names = list(self.sides)
+        made = {}
+        for name in names[1:]:
+            alike = next(one for one in names if self._settings(one) == self._settings(name))
+            against = names[0] if alike == name else alike
+            made[name, against] = compare(self.sides[name], self.sides[against])
+        return made
+
+    def _settings(self, name: str) -> str:
+        """The settings of a side's first arm, in which sides of one study can differ."""
+        return canonical(self.sides[name].arms[0].settings)
 
 
 def table(found: Hardware) -> Table:
-    """A row a side: its seeds, the verdict, and the arm whose mean differs most, with its simultaneous interval."""
+    """A row a comparison: the verdict, and the arm whose mean differs most, with its simultaneous interval."""
     rows, cells = [], []
-    first = next(iter(found.sides))
-    for name, one in found.comparisons().items():
+    for (name, against), one in found.comparisons().items():
         widest = max(one.arms, key=lambda arm: abs(arm.difference))
-        seeds = sorted({len(arm.ours) for arm in one.arms})
-        equal, shared = (sum(getattr(arm, key) for arm in one.arms) for key in ("equal", "shared"))
-        raw = {"side": name, "verdict": one.verdict, "arms": len(one.arms), "equal": equal, "shared": shared}
+        seeds = " and ".join(str(max(len(getattr(arm, side)) for arm in one.arms)) for side in ("ours", "theirs"))
+        raw = {"side": name, "against": against, "verdict": one.verdict, "arms": len(one.arms), "seeds": seeds}
         rows.append(raw | {"widest": widest.variant, "difference": widest.difference})
         cells.append(
             [
                 Cell(name),
-                Cell(", ".join(one.ours_on)),
-                Cell(f"{len(one.arms)}, {' or '.join(map(str, seeds))} seeds each"),
+                Cell(against),
+                Cell(f"{len(one.arms)} arms, {seeds} seeds"),
                 finding_chip(one.verdict),
                 Cell(widest.variant, style="code"),
                 number(widest.difference, sign=True),
-                interval(widest.low, widest.high, sign=True) if widest.low is not None else Cell(DASH, style="number"),
-                Cell(f"{equal} of {shared}", style="number"),
+                interval(widest.low, widest.high, sign=True),
             ]
         )
+    machines = "; ".join(f"{name}: {', '.join(side.devices)}" for name, side in found.sides.items())
     caption = (
-        f"Each against {first} on {', '.join(found.sides[first].devices)}, ten seeds an arm, by the rule of the "
-        "agreement (docs/running.md). Widest: the arm whose mean differs most; in points, with its simultaneous "
-        "interval. Equal: runs of the same seed with the same weights, bit for bit."
+        "By the rule of the agreement (docs/running.md). Widest: the arm whose mean differs most, in points, with its "
+        f"simultaneous interval. {machines}."
     )
-    headings = ["Computed with", "On", "Arms", "Verdict", "Widest", "Difference", "Interval", "Equal"]
+    headings = ["Computed with", "Against", "Runs", "Verdict", "Widest", "Difference", "Interval"]
     return Table("hardware", caption, headings, rows, cells)
 
 
