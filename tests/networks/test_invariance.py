@@ -4,6 +4,7 @@ For A_b in {0, alpha_A} a factor multiplies a whole layer (or channel) before it
 positive factor, and BatchNorm divides it out, up to its epsilon.
 """
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -175,3 +176,35 @@ def test_the_alphabet_of_the_activations_is_divided_out_too() -> None:
     for name, gradient in gradients.items():
         if not name.endswith("alpha"):
             assert (signed_gradients[name] - gradient).norm() <= 1e-9 * gradient.norm(), name
+
+
+CLIPPED = {"activation_estimator": "clipped_ste", "weight_estimator": "clipped_ste"}
+PREVIOUS = {
+    "bnn": {"activation_values": "plus_minus_one", "activation_scaling": "none", "weight_scaling": "none", **CLIPPED},
+    "xnor_net": {
+        "activation_values": "plus_minus_one",
+        "activation_scaling": "none",
+        "weight_scaling": "analytic",
+        "weight_scaling_granularity": "channel",
+        **CLIPPED,
+    },
+}
+"""Previous methods in this engine's switches (docs/method.md)."""
+
+
+@pytest.mark.parametrize("name", PREVIOUS)
+def test_previous_methods_are_the_variant_with_the_clipped_estimator(name: str) -> None:
+    """BNN and XNOR-Net binarize to signs with the clipped STE; behind BatchNorm that is the ablation `clipped_ste`."""
+    variant, images, labels = set_up(**CLIPPED)
+    logits, _, gradients = pass_through(variant, images, labels)
+    previous = set_up(**PREVIOUS[name])[0]
+    weights = {key: value for key, value in variant.state_dict().items() if not key.endswith("alpha")}
+    assert previous.load_state_dict(weights, strict=False).unexpected_keys == []
+    found, _, others = pass_through(previous, images, labels)
+    torch.testing.assert_close(found, logits, rtol=1e-9, atol=1e-11)
+    if name == "xnor_net":  # its factors break ties of the max-pool in another way, so gradients may go elsewhere
+        return
+    for key, gradient in others.items():  # a layer's step is as high as the sign, so each layer doubles the gradient
+        ratio = float((gradients[key] * gradient).sum() / (gradient * gradient).sum())
+        assert (gradients[key] - ratio * gradient).norm() <= 1e-9 * gradients[key].norm(), key
+        assert math.log2(ratio) == pytest.approx(round(math.log2(ratio)), abs=1e-9), key
