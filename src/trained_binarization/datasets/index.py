@@ -69,7 +69,7 @@ class Index:
             expected = self.digests[number].tobytes().hex()[:12]
             raise UserError(
                 f"{path}: SHA-256: found {found.hex()[:12]}; allowed: {expected}, as indexed; "
-                "put the right file there, or let `prepare --again` read every image"
+                "put the right file there, or read every image again with prepare --again"
             )
         return content
 
