@@ -319,7 +319,7 @@ def test_a_change_with_its_time_set_back_is_told_by_the_loader_and_mended_by_pre
     os.utime(path, ns=times)
     assert prepared(equal).status == 0
     assert data(equal)["checksum"] == before
-    with pytest.raises(UserError, match=rf"^{path}: SHA-256: [^\n]* trained-binarization prepare --again$"):
+    with pytest.raises(UserError, match=rf"^{path}: SHA-256: [^\n]* prepare --again$"):
         read_index(folder_dataset(equal))[0].image(0)
     assert command("prepare", "--again", folder=equal.parent).status == 0
     assert data(equal)["checksum"] != before
