@@ -52,10 +52,13 @@ def test_every_engine_is_checked_and_timed(work: Path) -> None:
 def test_a_model_that_computes_something_else_is_not_timed(work: Path) -> None:
     pytest.importorskip("nncf", reason="nncf is not installed")
     assert command("deploy", "--network", "vgg_small", folder=work).status == 0
-    # The second variant's network in the model's place: same shapes, other weights.
+    # The second variant's network in the model's place, same shapes, other weights; and a proof that names it.
     model = work / "results" / "small" / "deploy" / "vgg_small" / "vgg_small"
     arguments = ("--network", "vgg_small", "--seed", "0", "--variant", "signed_activations", "--to", model)
     assert command("export", *arguments, folder=work).status == 0
+    proof = json.loads(model.with_name("deploy.json").read_text(encoding="utf-8"))
+    proof["files"] = {name: sha256(model.with_name(name)) for name in proof["files"]}
+    model.with_name("deploy.json").write_text(json.dumps(proof), encoding="utf-8")
     outcome = command("benchmark", "inference", "--params", "params.yaml", "--rounds", "1", folder=work)
     assert outcome.status == 2
     assert f"{OURS}: found" in outcome.err
