@@ -113,6 +113,8 @@ def test_edits_of_the_selected_study_are_not_lost(tmp_path: Path) -> None:
     assert (tmp_path / "params.yaml").read_text("utf-8") == edited
     assert command("new", "kept", "--from", "params.yaml", folder=tmp_path).status == 0
     assert load_study(tmp_path / "studies" / "kept.yaml").pretrain.epochs == 9
+    assert command("select", "cifar10", folder=tmp_path).status == 0  # as the message promised: nothing is lost now
+    assert (tmp_path / "params.yaml").read_bytes() == (tmp_path / "studies" / "cifar10.yaml").read_bytes()
 
 
 def test_a_parent_without_weights_is_trained_once_more_for_its_child(small: Path) -> None:

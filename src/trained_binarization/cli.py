@@ -499,13 +499,18 @@ def verify(results: Results = RESULTS, claims: Path = Path("claims.yaml")) -> No
 def select(study: Annotated[str, typer.Argument(help="A name below studies/.")]) -> None:
     """Make a study the selected one: copy studies/STUDY.yaml to params.yaml."""
     source = _study_file(study)
-    if PARAMS.exists() and not any(PARAMS.read_bytes() == path.read_bytes() for path in Path("studies").glob("*.yaml")):
+    if PARAMS.exists() and _but_name(PARAMS) not in map(_but_name, Path("studies").glob("*.yaml")):
         raise UserError(
             f"{PARAMS}: found changes that no file below studies/ has; keep them as a study of their own: "
             f"trained-binarization new NAME --from {PARAMS}; or undo them: git checkout -- {PARAMS}"
         )
     write_text(PARAMS, source.read_text(encoding="utf-8"))
     typer.echo(f"{PARAMS}: {study} is selected")
+
+
+def _but_name(path: Path) -> bytes:
+    """A study file without its name: the one line in which a copy that `new` made differs."""
+    return re.sub(rb"^study:.*$", b"", path.read_bytes(), count=1, flags=re.MULTILINE)
 
 
 def _study_file(study: str) -> Path:
