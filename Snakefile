@@ -51,7 +51,7 @@ UNTRAINED = "|".join(f"{one.network}(?=/{one.variant}/seed{one.seed}/)" for one 
 # Trainings queue for a GPU where the study may use one and one is there.
 GPU = int(config["compute"]["device"] != "cpu" and shutil.which("nvidia-smi") is not None)
 if MAIN:  # how many trainings run side by side: from it each tells how long the rest takes
-    os.environ[JOBS] = str(1 if GPU else max(1, (workflow.cores or 1) // STUDY.compute.threads))
+    os.environ[JOBS] = str(1 if GPU else max(1, (workflow.resource_settings.cores or 1) // STUDY.compute.threads))
 EVIDENCE = sorted(map(str, Path("src/trained_binarization/evidence").glob("*.*")))
 SOURCES = ["claims.yaml", *EVIDENCE]
 

@@ -12,6 +12,7 @@ from helpers import write_params
 from trained_binarization.errors import UserError
 from trained_binarization.evidence.aggregate import aggregate
 from trained_binarization.evidence.report import report_replication, report_study
+from trained_binarization.evidence.verdicts import read_verdicts
 from trained_binarization.study import Study, load_study
 
 
@@ -45,7 +46,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for study in (quick_study(), cifar10_study()):
         write_params(house / "studies" / f"{study.study}.yaml", study.model_dump())
     shutil.copyfile(CLAIMS, house / "claims.yaml")
-    (house / "README.md").write_text("# Title\n\n<!-- claims:begin -->\nold\n<!-- claims:end -->\n\nEnd.\n", "utf-8")
+    answer = "<!-- answer:begin -->\nold\n<!-- answer:end -->\n"
+    text = f"# Title\n\n<!-- claims:begin -->\nold\n<!-- claims:end -->\n\nEnd.\n{answer}"
+    (house / "README.md").write_text(text, "utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(house)
         for study in (quick_study(), cifar10_study()):
@@ -90,6 +93,38 @@ def test_markdown_links_resolve(built: Path) -> None:
             assert not anchor or f'<a id="{anchor}">' in target.read_text("utf-8"), link
 
 
+def test_the_readmes_answer_says_what_the_verdicts_say(built: Path) -> None:
+    found = read_verdicts(built / "cifar10" / "verdicts.json")
+    assert found is not None
+    answer = Path("README.md").read_text("utf-8").partition("<!-- answer:begin -->\n")[2]
+    judged = {verdict.claim: verdict for verdict in found.verdicts if verdict.outcome != "not run"}
+    assert len(judged) == 5
+    for verdict in judged.values():
+        assert answer.count(f"**{verdict.outcome.capitalize()}.**") >= 1
+        assert f"{verdict.ours:.2f}" in answer
+    assert "- **Not run.** 4 of 9 claims: no such study (4)." in answer
+    assert "old" not in answer
+
+
+def test_the_committed_readme_follows_from_the_committed_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each number of its answer stands in the verdicts that it links to."""
+    monkeypatch.chdir(ROOT)
+    answer = (
+        Path("README.md").read_text("utf-8").partition("<!-- answer:begin -->\n")[2].partition("<!-- answer:end")[0]
+    )
+    rows = [
+        row
+        for study in ("cifar10", "ablation-resnet")
+        if (row := read_verdicts(ROOT / "results" / study / "verdicts.json"))
+    ]
+    ours = [v.ours for found in rows for v in found.verdicts if v.ours is not None and v.stand_in is None]
+    effects = [one.difference for found in rows for one in found.family or [] if one.difference is not None]
+    said = re.findall(r"(?:Here: \[|: )([+−]?\d+\.\d\d)", answer)
+    assert len(said) >= 5
+    possible = {f"{one:.2f}" for one in ours} | {f"{one:+.2f}".replace("-", "−") for one in effects}
+    assert set(said) <= possible
+
+
 def test_every_run_links_to_its_record(built: Path, cifar10: Study) -> None:
     page = Page(built / "cifar10" / "report.html")
     for run in cifar10.runs():
@@ -129,7 +164,7 @@ def test_not_run_names_the_command(house: Path, cifar10: Study) -> None:
 def test_readme_keeps_all_but_the_table(built: Path) -> None:
     text = Path("README.md").read_text("utf-8")
     assert text.startswith("# Title\n\n<!-- claims:begin -->\n| Claim |")
-    assert text.endswith("|\n<!-- claims:end -->\n\nEnd.\n")
+    assert "|\n<!-- claims:end -->\n\nEnd.\n" in text
     assert "old" not in text
     report_replication(Path("results"), Path("claims.yaml"))
     assert Path("README.md").read_text("utf-8") == text
