@@ -45,7 +45,7 @@ def test_every_stage_is_a_job_and_every_training_gets_a_gpu(name: str, tmp_path:
     assert {job.state for job in jobs()} == {"COMPLETED"}
     stages = Counter({FULL_PRECISION: "pretrain", METHOD: "finetune"}.get(run.variant, "ablate") for run in runs)
     trainings = {(stage, "gres:gpu:1"): count for stage, count in stages.items()}
-    others = {(stage, "N/A"): 1 for stage in ("prepare", "deploy", "aggregate", "report", "replication")}
+    others = {(stage, "N/A"): 1 for stage in ("prepare", "deploy", "aggregate", "agreement", "report", "replication")}
     assert Counter((job.stage, job.gpus) for job in jobs()) == trainings | others
 
 
