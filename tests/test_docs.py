@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from trained_binarization.binarization.layers import BinaryConv2d, scaling_penalty
+from trained_binarization.deploy.stage import LICENCES
 from trained_binarization.evidence.agreement import read_evidence
 from trained_binarization.evidence.frames import history_frame
 from trained_binarization.evidence.hardware import read_hardware
@@ -166,3 +167,8 @@ def test_what_is_said_of_hardware_follows_from_its_comparisons() -> None:
         assert differing == (["signed_activations"] if "AMX" in name else [])
         assert (one.verdict == "agrees") == ("AMX" not in name)
         assert all(arm.equal == 0 for arm in one.arms)
+
+
+def test_the_data_sets_licences_are_those_of_the_cards() -> None:
+    text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` | {licence} |" in text for name, licence in LICENCES.items())
