@@ -17,10 +17,26 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trained_binarization.errors import UserError
 from trained_binarization.files import read_model, refresh, sha256
-from trained_binarization.study import ImageFolder, Run, Study, command
+from trained_binarization.study import ImageFolder, Method, Run, Study, command
 
 METHOD_VERSION = 1
 """Rises when training changes its meaning; a faster way to the same numbers leaves it."""
+
+FIRST_SWITCHES = {
+    "activation_values",
+    "activation_estimator",
+    "activation_window",
+    "activation_scaling",
+    "weight_estimator",
+    "weight_scaling",
+    "weight_scaling_granularity",
+    "weight_scaling_l2",
+    "latent_std",
+    "initial_alpha",
+    "initialization",
+}
+"""The switches of `Method` that the first records hold: they count in every fingerprint. A new one is not added here:
+all of a method's switches have defaults, so a default cannot say which of them is new."""
 
 WEIGHTS = "weights.safetensors"
 """A run's weights as trained, latent ones included; not in git."""
@@ -123,23 +139,29 @@ def canonical(value: Any) -> str:
 
 
 def settings_of(study: Study, run: Run) -> dict[str, Any]:
-    """Every setting that says what the run trains (not where it lies, nor how fast it is computed)."""
-    method = study.variant(run.variant)
-    dataset = study.dataset.model_dump(exclude={"root", "download", "cache", "workers"})
+    """Every setting that says what the run trains (not where it lies, nor how fast it is computed).
+
+    A setting with a default was added after the first records. It counts only where it differs from its default, so
+    older records keep their fingerprints.
+    """
+    dataset = study.dataset.model_dump(exclude={"root", "download", "cache", "workers"}, exclude_defaults=True)
     if isinstance(study.dataset, ImageFolder):
         dataset["image_size"] = study.dataset.image_size[run.network]
-        if study.dataset.decoder == "pillow":  # as in the records of before there was another
-            del dataset["decoder"]
-    elif study.dataset.cutout is None:  # as in the records of before there was one
-        del dataset["cutout"]
     return {
         "network": run.network,
-        "architecture": study.architecture[run.network].model_dump(),
+        "architecture": study.architecture[run.network].model_dump(exclude_defaults=True),
         "dataset": dataset,
-        "training": study.training(run).model_dump(exclude_none=True),
-        "method": method.model_dump() if method else None,
+        "training": study.training(run).model_dump(exclude_defaults=True),
+        "method": _switches(study.variant(run.variant)),
         "autocast": study.compute.autocast,
     }
+
+
+def _switches(method: Method | None) -> dict[str, Any] | None:
+    """The method's switches; one that was added after the first records only where it differs from its default."""
+    if method is None:
+        return None
+    return method.model_dump(include=FIRST_SWITCHES) | method.model_dump(exclude_defaults=True)
 
 
 def fingerprint(study: Study, run: Run, data_checksum: str) -> str:

@@ -78,7 +78,7 @@ def describe(error: ValidationError, content: Any) -> str:
     if kind == "union_tag_invalid":
         return f"{key}: found {shown(context['tag'])}; allowed: {context['expected_tags']}"
     if kind in ("missing", "union_tag_not_found"):
-        return f"{key}: missing; every key of the schema is required"
+        return f"{key}: missing; every key without a default is required"
     if kind == "extra_forbidden":
         return f"{key}: unknown key; allowed: only keys that the schema has"
     if kind == "less_than_equal" and isinstance(context["le"], float):

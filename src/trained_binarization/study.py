@@ -1,4 +1,9 @@
-"""A study: one file that says everything about one replication, and the list of runs that it means."""
+"""A study: one file that says everything about one replication, and the list of runs that it means.
+
+A study file states every key that has no default here. A key with a default was added after the first records: a file
+without it means the default, and the default means what was trained before there was the key. So a new key needs a
+default, and the default must never change (records.py, `settings_of`).
+"""
 
 from __future__ import annotations
 
@@ -54,7 +59,7 @@ class SmallImages(Settings):
     validation: HeldOut  # last training images, held out for tuning; scored instead of the test set
     padding: Annotated[int, Field(ge=0, le=256)]  # pixels
     flip: bool
-    cutout: Annotated[int, Field(ge=1, le=256)] | None  # pixels a side of a square blanked in each; null: none
+    cutout: Annotated[int, Field(ge=1, le=256)] | None = None  # pixels a side of a square blanked in each; null: none
 
 
 class ImageFolder(Settings):
@@ -64,7 +69,7 @@ class ImageFolder(Settings):
     root: Folder
     cache: Folder  # where `prepare` keeps its index and, if asked, the smaller copy
     workers: Annotated[int, Field(ge=0, le=256)]  # processes that read images; 0: the training's own
-    decoder: Literal["pillow", "dali"]  # of training images; dali: NVIDIA's, on a GPU its JPEG decoder
+    decoder: Literal["pillow", "dali"] = "pillow"  # of training images; dali: NVIDIA's, on a GPU its JPEG decoder
     validation: HeldOut  # training images, drawn once for all, held out for tuning
     copy_side: Pixels | None  # short side of a smaller copy that is read instead; null: no copy
     image_size: dict[str, Pixels]  # pixels a side that each network sees
@@ -111,7 +116,7 @@ class Training(Settings):
 class Pretraining(Training):
     """Training of a full-precision network."""
 
-    start: Literal["torchvision"] | None = Field(alias="from")  # ResNet-18's published weights; null: random ones
+    start: Literal["torchvision"] | None = Field(None, alias="from")  # ResNet-18's published weights; null: random ones
 
 
 class Distillation(Settings):
@@ -126,7 +131,7 @@ class Finetuning(Training):
 
     latent_weight_decay: NotNegative
     alpha_learning_rate: Positive  # plain SGD on the scaling factors, same schedule
-    distillation: Distillation | None  # null: labels alone, as the paper
+    distillation: Distillation | None = None  # null: labels alone, as the paper
 
 
 class Method(Settings):

@@ -75,12 +75,13 @@ def _pace(
     """
     variant = FULL_PRECISION if kind == FULL_PRECISION else METHOD
     training = study.pretrain if kind == FULL_PRECISION else study.finetune
+    architecture = study.architecture[network].model_dump(exclude_defaults=True)  # type: ignore[index]
     alike = [
         record
         for other, record in records
         if (record.network, record.variant) == (network, variant)
         and other.dataset.name == study.dataset.name
-        and record.settings["architecture"] == study.architecture[network].model_dump()  # type: ignore[index]
+        and record.settings["architecture"] == architecture
         and record.settings["training"]["batch_size"] == training.batch_size
         and ("distillation" in record.settings["training"]) == _distilled(training)
     ]
