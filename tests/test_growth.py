@@ -24,7 +24,7 @@ LATER = {
     "ImageFolder": "list[int] = []",
     "Architecture": "int = 1",
 }
-FILES = ("study.py",)
+FILES = ("study.py", "binarization/method.py")
 
 # Other values than the defaults, and whether the full-precision run, the parent, is another one then, too.
 CHANGES: list[tuple[dict[str, Any], bool]] = [
@@ -73,7 +73,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for path in (source / "trained_binarization" / name for name in FILES):
         text = path.read_text(encoding="utf-8")
         for name, setting in LATER.items():
-            head = re.compile(rf'^class {name}\b.*:\n    """(?:[^"]|\n)*"""\n', re.MULTILINE)
+            head = re.compile(rf'^class {name}\b.*:\n    """(?:.|\n)*?"""\n', re.MULTILINE)
             if found := head.search(text):
                 text = f"{text[: found.end()]}\n    later: {setting}\n{text[found.end() :]}"
                 added.add(name)

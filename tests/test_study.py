@@ -1,5 +1,6 @@
 """Studies: every committed one is whole and says everything; runs, parents, variants."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from helpers import REPOSITORY, small_settings, small_study, write_params
+from trained_binarization.binarization.method import Method
 from trained_binarization.errors import UserError
 from trained_binarization.settings import read_yaml
-from trained_binarization.study import FULL_PRECISION, METHOD, Method, Run, Study, load_study
+from trained_binarization.study import FULL_PRECISION, METHOD, Run, Study, load_study
 
 STUDIES = sorted((REPOSITORY / "studies").glob("*.yaml"))
 
@@ -49,7 +51,7 @@ def test_every_study_has_the_method_as_it_is_fixed(path: Path) -> None:
 
 
 def test_the_methods_defaults_are_those_of_the_documentation() -> None:
-    assert Method().model_dump() == {
+    assert asdict(Method()) == {
         "activation_values": "zero_one",
         "activation_estimator": "long_tailed",
         "activation_window": "absolute",
@@ -100,7 +102,7 @@ def test_a_variant_is_the_method_but_for_what_it_names() -> None:
     assert study.variant(METHOD) == study.method
     variant = study.variant("no_l2")
     assert variant is not None
-    assert variant.model_dump() == study.method.model_dump() | {"weight_scaling_l2": 0.0}
+    assert variant == replace(study.method, weight_scaling_l2=0.0)
     with pytest.raises(UserError, match="found 'no_such'; allowed: full_precision, method, no_l2"):
         study.variant("no_such")
 

@@ -552,8 +552,8 @@ def summary(
     ] = None,
 ) -> None:
     """Print what each of the study's networks costs, layer by layer."""
-    from trained_binarization.networks import build
     from trained_binarization.networks.summary import layer_costs
+    from trained_binarization.training.runs import built
 
     study = load_study(params)
     classes = {"imagenet": 1000}.get(study.dataset.name, 10)
@@ -565,7 +565,8 @@ def summary(
         architecture = study.architecture[network]
         if width is not None:
             architecture = architecture.model_copy(update={"width": width})
-        rows = layer_costs(build(network, architecture, study.method, size, classes), size)
+        one = study.model_copy(update={"architecture": {network: architecture}})
+        rows = layer_costs(built(one, network, study.method, size, classes), size)
         typer.echo(f"{network}, width {architecture.width:g}, {size}x{size} images, scaling factors apart")
         columns = list(rows[0])
         cells = [columns] + [[f"{v:,}" if isinstance(v, int) else v for v in row.values()] for row in rows]

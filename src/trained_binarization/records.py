@@ -9,15 +9,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from dataclasses import fields
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from trained_binarization.binarization.method import Method
 from trained_binarization.errors import UserError
 from trained_binarization.files import read_model, refresh, sha256
-from trained_binarization.study import ImageFolder, Method, Run, Study, command
+from trained_binarization.study import ImageFolder, Run, Study, command
 
 METHOD_VERSION = 1
 """Rises when training changes its meaning; a faster way to the same numbers leaves it."""
@@ -161,7 +163,11 @@ def _switches(method: Method | None) -> dict[str, Any] | None:
     """The method's switches; one that was added after the first records only where it differs from its default."""
     if method is None:
         return None
-    return method.model_dump(include=FIRST_SWITCHES) | method.model_dump(exclude_defaults=True)
+    return {
+        switch.name: value
+        for switch in fields(method)
+        if (value := getattr(method, switch.name)) != switch.default or switch.name in FIRST_SWITCHES
+    }
 
 
 def fingerprint(study: Study, run: Run, data_checksum: str) -> str:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from trained_binarization.errors import UserError
-from trained_binarization.settings import Identifier, NotNegative, Positive, Sentence, Settings, describe, load
+from trained_binarization.binarization.method import Method
+from trained_binarization.errors import UserError, cut, shown
+from trained_binarization.settings import Identifier, NotNegative, Positive, Sentence, Settings, load
 
 FULL_PRECISION = "full_precision"
 METHOD = "method"
@@ -32,7 +34,6 @@ HeldOut = Annotated[int, Field(ge=0, le=10_000_000)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Width = Annotated[float, Field(gt=0, le=16)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
-Estimator = Literal["identity", "clipped_ste", "clipped_ste_half", "polynomial", "long_tailed"]
 
 
 def _short_names(folder: str) -> str:
@@ -134,26 +135,16 @@ class Finetuning(Training):
     distillation: Distillation | None = None  # null: labels alone, as the paper
 
 
-class Method(Settings):
-    """The paper's method as reconstructed; every default is the reading that docs/method.md gives the source of."""
-
-    activation_values: Literal["zero_one", "plus_minus_one"] = "zero_one"
-    activation_estimator: Estimator = "long_tailed"
-    activation_window: Literal["absolute", "alpha"] = "absolute"
-    activation_scaling: Literal["trained", "frozen", "none"] = "trained"
-    weight_estimator: Estimator = "long_tailed"
-    weight_scaling: Literal["trained", "frozen", "analytic", "none"] = "trained"
-    weight_scaling_granularity: Literal["layer", "channel"] = "layer"
-    weight_scaling_l2: NotNegative = 1e-4  # lambda
-    latent_std: Positive | None = 0.5  # null: the latent weights are not rescaled
-    initial_alpha: Literal["data", "one"] = "data"
-    initialization: Literal["pretrained", "scratch"] = "pretrained"
-
-    @model_validator(mode="after")
-    def _window_needs_alpha(self) -> Self:
-        if self.activation_window == "alpha" and self.activation_scaling == "none":
-            raise ValueError("activation_window: found 'alpha' with activation_scaling 'none'; allowed: 'absolute'")
-        return self
+def method_of(content: Any) -> Method:
+    """A mapping of switches as a Method, which checks itself; ValueError for the first fault."""
+    if isinstance(content, Method):
+        return content
+    if not isinstance(content, dict):
+        raise ValueError(f"found {shown(content)}; allowed: a mapping with the keys of Method")
+    known = {field.name for field in fields(Method)}
+    if unknown := [key for key in content if key not in known]:
+        raise ValueError(f"{cut(str(unknown[0]))}: unknown key; allowed: only keys that the schema has")
+    return Method(**content)
 
 
 class Seed(Settings):
@@ -216,7 +207,7 @@ class Study(Settings):
     seeds: Seed
     pretrain: Pretraining
     finetune: Finetuning
-    method: Method
+    method: Annotated[Method, BeforeValidator(method_of)]
     ablations: Annotated[list[Identifier], Field(max_length=100)]
     variants: Annotated[dict[Identifier, dict[str, Any]], Field(max_length=100)]
     compute: Compute
@@ -272,11 +263,10 @@ class Study(Settings):
             return self.method
         if name not in self.variants:
             raise UserError(f"variant: found '{name}'; allowed: {', '.join([FULL_PRECISION, METHOD, *self.ablations])}")
-        changed = self.method.model_dump() | self.variants[name]
         try:
-            return Method.model_validate(changed)
-        except ValidationError as error:
-            raise ValueError(f"variants.{name}.{describe(error, changed)}") from None
+            return method_of(asdict(self.method) | self.variants[name])
+        except ValueError as error:
+            raise ValueError(f"variants.{name}.{error}") from None
 
     def runs(self) -> Iterator[Run]:
         """Every run of the study, in order of worth: the method's seeds after their parents, then each ablation's."""

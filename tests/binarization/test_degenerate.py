@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trained_binarization.binarization.estimators import ESTIMATORS
 from trained_binarization.binarization.functions import sign, signed_step, step
 from trained_binarization.binarization.layers import ALPHA_FLOOR, BinaryConv2d, BinaryLinear
-from trained_binarization.study import Method
+from trained_binarization.binarization.method import Method
 
 METHODS = [
     Method(weight_scaling=scaling, weight_scaling_granularity=granularity, initial_alpha=start, latent_std=std)

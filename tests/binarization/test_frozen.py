@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trained_binarization.binarization.layers import BinaryConv2d, alphas, scaling_penalty
-from trained_binarization.study import Method
+from trained_binarization.binarization.method import Method
 
 X = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 

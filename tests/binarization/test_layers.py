@@ -23,7 +23,7 @@ from trained_binarization.binarization.layers import (
     latent_weights,
     scaling_penalty,
 )
-from trained_binarization.study import Method
+from trained_binarization.binarization.method import Method
 
 VALUES = ["zero_one", "plus_minus_one"]
 WINDOWS = ["absolute", "alpha"]
@@ -50,7 +50,7 @@ def derivative(method: Method) -> Callable[[Tensor], Tensor]:
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("values", VALUES)
 def test_activation_has_two_values(values: str, window: str) -> None:
-    layer = BinaryActivation(Method.model_validate({"activation_values": values, "activation_window": window})).double()
+    layer = BinaryActivation(Method(activation_values=values, activation_window=window)).double()
     assert layer.alpha is not None
     x = randn(2, 3, 4, 5)
     x[0, 0, 0, :2] = torch.tensor([0.0, -0.0])
@@ -62,7 +62,7 @@ def test_activation_has_two_values(values: str, window: str) -> None:
 @pytest.mark.parametrize("padding", [0, 1, 2])
 @pytest.mark.parametrize("values", VALUES)
 def test_padding_is_the_lower_of_the_two_values(values: str, padding: int) -> None:
-    layer = BinaryActivation(Method.model_validate({"activation_values": values})).double()
+    layer = BinaryActivation(Method(activation_values=values)).double()
     x = randn(2, 3, 4, 5)
     low = 0.0 if values == "zero_one" else -1.0
     assert torch.equal(layer.bits(x, padding), F.pad(bits(x, values), [padding] * 4, value=low))
@@ -231,7 +231,7 @@ def test_convolution_and_product_by_hand(values: str, window: str, scaling: dict
         with pytest.raises(ValueError, match="activation_window"):
             Method(activation_window="alpha", activation_scaling="none")
         return
-    method = Method.model_validate({"activation_values": values, "activation_window": window} | scaling)
+    method = Method(activation_values=values, activation_window=window, **scaling)
     torch.manual_seed(3)
     convolution = BinaryConv2d(5, 4, 3, stride=1, padding=1, method=method).double()
     shake(convolution)
@@ -243,7 +243,7 @@ def test_convolution_and_product_by_hand(values: str, window: str, scaling: dict
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_weight_estimators_by_hand(estimator: str) -> None:
-    method = Method.model_validate({"weight_estimator": estimator, "activation_estimator": estimator})
+    method = Method(weight_estimator=estimator, activation_estimator=estimator)
     torch.manual_seed(3)
     layer = BinaryConv2d(5, 4, 3, padding=1, method=method).double()
     shake(layer)
@@ -255,7 +255,7 @@ def test_weight_estimators_by_hand(estimator: str) -> None:
 def test_convolution_is_a_float_convolution_of_the_binary_tensors(
     values: str, kernel: int, stride: int, padding: int
 ) -> None:
-    method = Method.model_validate({"activation_values": values})
+    method = Method(activation_values=values)
     torch.manual_seed(kernel)
     layer = BinaryConv2d(3, 4, kernel, stride=stride, padding=padding, method=method).double()
     shake(layer)
@@ -267,7 +267,7 @@ def test_convolution_is_a_float_convolution_of_the_binary_tensors(
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
 @pytest.mark.parametrize("values", VALUES)
 def test_alpha_gradients_of_a_convolution_are_finite_differences(values: str, granularity: str) -> None:
-    method = Method.model_validate({"activation_values": values, "weight_scaling_granularity": granularity})
+    method = Method(activation_values=values, weight_scaling_granularity=granularity)
     torch.manual_seed(3)
     layer = BinaryConv2d(5, 4, 3, padding=1, method=method).double()
     shake(layer)
@@ -308,7 +308,7 @@ class Operands(TorchDispatchMode):
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("values", VALUES)
 def test_operands_hold_two_values_each(values: str, memory: torch.memory_format, autocast: bool) -> None:
-    method = Method.model_validate({"activation_values": values})
+    method = Method(activation_values=values)
     torch.manual_seed(0)
     layer = BinaryConv2d(6, 4, 3, padding=1, method=method).to(memory_format=memory)
     with torch.no_grad():
@@ -360,7 +360,7 @@ def test_sums_of_random_bits_are_whole_numbers_in_float32() -> None:
 
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
 def test_initialize_from_weight(granularity: str) -> None:
-    method = Method.model_validate({"weight_scaling_granularity": granularity})
+    method = Method(weight_scaling_granularity=granularity)
     layer = BinaryConv2d(64, 32, 3, method=method).double()
     pretrained = 0.02 * randn(32, 64, 3, 3, seed=7) + 0.001
     with torch.no_grad():
@@ -406,7 +406,7 @@ def test_analytic_scaling_has_no_parameter_and_follows_the_weight() -> None:
 
 
 def two_layers(**changes: Any) -> nn.Sequential:
-    method = Method.model_validate(changes)
+    method = Method(**changes)
     torch.manual_seed(0)
     return nn.Sequential(BinaryConv2d(3, 4, 3, padding=1, method=method), nn.Flatten(), BinaryLinear(64, 5, method))
 

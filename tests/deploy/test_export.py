@@ -13,6 +13,7 @@ from PIL import Image
 
 from helpers import REPOSITORY, command, write_params
 from trained_binarization.binarization.layers import BinaryConv2d, binary_layers
+from trained_binarization.binarization.method import Method
 from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
 from trained_binarization.deploy.fold import Threshold, batch_norm, behind, of_sums, positive
@@ -22,7 +23,7 @@ from trained_binarization.networks import build
 from trained_binarization.networks.alexnet import AlexNet
 from trained_binarization.networks.resnet18 import ResNet18
 from trained_binarization.records import run_folder
-from trained_binarization.study import Architecture, Method, ResNetArchitecture, Study, load_study
+from trained_binarization.study import Study, load_study
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")
 
@@ -82,11 +83,11 @@ def test_a_threshold_between_two_convolutions_is_exact(channels: int, pooled: bo
 
 
 IMAGE_SIZES = {"vgg_small": 16, "alexnet": 67, "resnet18": 48}
-ARCHITECTURES: dict[str, Architecture] = {
-    "vgg_small": Architecture(width=0.25),
-    "alexnet": Architecture(width=0.125),  # channels that are no multiples of 32
-    "resnet18": ResNetArchitecture(width=0.5, binary_downsample=False),
-    "resnet18 binary downsample": ResNetArchitecture(width=0.5, binary_downsample=True),
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "vgg_small": {"width": 0.25},
+    "alexnet": {"width": 0.125},  # channels that are no multiples of 32
+    "resnet18": {"width": 0.5, "binary_downsample": False},
+    "resnet18 binary downsample": {"width": 0.5, "binary_downsample": True},
 }
 
 
@@ -100,7 +101,7 @@ def test_networks_with_negative_gammas_predict_the_same(name: str, values: Any, 
     images, labels = digits.test_images[:60], digits.test_labels[:60]
     large = torch.nn.functional.interpolate(images.permute(0, 3, 1, 2).float(), size=(size, size), mode="bilinear")
     images = large.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    network = build(name.split()[0], ARCHITECTURES[name], method, size, 10)
+    network = build(name.split()[0], method, size, 10, **ARCHITECTURES[name])
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -140,7 +141,7 @@ def test_a_wrong_model_is_a_fault(trained: Path, tmp_path: Path) -> None:
     export(study, study.find("vgg_small", "method", 0), trained / "results", tmp_path / "model")
     digits = read_digits()
     mean, std = channel_statistics(digits.train_images)
-    other = build("vgg_small", study.architecture["vgg_small"], study.method, 16, 10).eval()
+    other = build("vgg_small", study.method, 16, 10, **study.architecture["vgg_small"].model_dump()).eval()
     exported = read_model(tmp_path / "model.xml")
     found = proof.compare(other, exported, digits.test_images, digits.test_labels, mean, std, 1)
     faults = found.faults()

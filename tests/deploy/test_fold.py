@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from trained_binarization.binarization.layers import BinaryConv2d
+from trained_binarization.binarization.method import Method
 from trained_binarization.deploy.fold import Affine, Threshold, batch_norm, behind, of_sums, positive, signs
 from trained_binarization.deploy.proof import sums_of
-from trained_binarization.study import Method
 
 METHODS = {
     "method": Method(),

@@ -7,12 +7,11 @@ import torch
 from torch import nn
 
 from trained_binarization.binarization.layers import BinaryConv2d, binary_layers
-from trained_binarization.errors import UserError
+from trained_binarization.binarization.method import Method
 from trained_binarization.networks import build
 from trained_binarization.networks.alexnet import AlexNet
 from trained_binarization.networks.resnet18 import ResNet18
 from trained_binarization.networks.summary import layer_costs
-from trained_binarization.study import Architecture, Method, ResNetArchitecture
 
 
 def total(network: nn.Module, size: int) -> dict[str, Any]:
@@ -45,16 +44,16 @@ def test_resnet18_has_torchvisions_parameters() -> None:
 
 
 ARCHITECTURES = {
-    "alexnet": (Architecture(width=0.25), 67),
-    "resnet18": (ResNetArchitecture(width=0.25, binary_downsample=False), 64),
-    "resnet18 binary downsample": (ResNetArchitecture(width=0.25, binary_downsample=True), 64),
+    "alexnet": ({"width": 0.25}, 67),
+    "resnet18": ({"width": 0.25, "binary_downsample": False}, 64),
+    "resnet18 binary downsample": ({"width": 0.25, "binary_downsample": True}, 64),
 }
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_both_precisions_are_one_definition_and_train(name: str) -> None:
     architecture, size = ARCHITECTURES[name]
-    full, binary = (build(name.split()[0], architecture, method, size, 10) for method in (None, Method()))
+    full, binary = (build(name.split()[0], method, size, 10, **architecture) for method in (None, Method()))
     shapes, binary_shapes = ({k: tuple(v.shape) for k, v in n.state_dict().items()} for n in (full, binary))
     extra = set(binary_shapes) - set(shapes)
     assert {k: binary_shapes[k] for k in shapes} == shapes
@@ -70,7 +69,7 @@ def test_both_precisions_are_one_definition_and_train(name: str) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_first_convolution_and_classifier_stay_full_precision(name: str) -> None:
     architecture, size = ARCHITECTURES[name]
-    network = build(name.split()[0], architecture, Method(), size, 10)
+    network = build(name.split()[0], Method(), size, 10, **architecture)
     floats = [key for key, one in network.named_modules() if isinstance(one, nn.Conv2d | nn.Linear)]
     expected = ["conv1", "classifier"]
     if name == "resnet18":
@@ -87,5 +86,5 @@ def test_alexnets_last_layers_see_the_whole_map() -> None:
 
 
 def test_too_small_images_are_told() -> None:
-    with pytest.raises(UserError, match=r"architecture\.alexnet: found images of 66 pixels; allowed: at least 67"):
+    with pytest.raises(ValueError, match="image_size: found 66 pixels; allowed: at least 67"):
         AlexNet(Method(), width=0.03, image_size=66)

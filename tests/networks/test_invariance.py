@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trained_binarization.binarization.layers import alphas, binary_layers
+from trained_binarization.binarization.method import Method
 from trained_binarization.networks.alexnet import AlexNet
 from trained_binarization.networks.resnet18 import ResNet18
 from trained_binarization.networks.vgg_small import VGGSmall
-from trained_binarization.study import Method
 
 NEGLIGIBLE = 1e-30
 
@@ -26,7 +26,7 @@ NEGLIGIBLE = 1e-30
 def set_up(epsilon: float = NEGLIGIBLE, **changes: Any) -> tuple[nn.Module, Tensor, Tensor]:
     """A narrow VGG-Small, ready, and a batch."""
     torch.manual_seed(0)
-    network = ready(VGGSmall(Method.model_validate(changes), width=0.125, image_size=16, classes=10), epsilon)
+    network = ready(VGGSmall(Method(**changes), width=0.125, image_size=16, classes=10), epsilon)
     return network, torch.randn(64, 3, 16, 16, dtype=torch.float64), torch.randint(10, (64,))
 
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trained_binarization.binarization.layers import BinaryConv2d, alphas, binary_layers, latent_weights
+from trained_binarization.binarization.method import Method
 from trained_binarization.networks import build
 from trained_binarization.networks.blocks import ReLUConv2d
 from trained_binarization.networks.summary import layer_costs
 from trained_binarization.networks.vgg_small import VGGSmall
-from trained_binarization.study import Architecture, Method
 
 
 def total(width: float = 1.0, size: int = 32, method: Method | None = None) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def test_pooling_works_on_real_values() -> None:
 @pytest.mark.parametrize("width", [0.01, 0.1, 0.25, 0.37, 0.5, 1.5])
 @pytest.mark.parametrize("size", [16, 32])
 def test_any_width_works_and_counts_agree_with_the_network(width: float, size: int) -> None:
-    network = build("vgg_small", Architecture(width=width), Method(), size, 7)
+    network = build("vgg_small", Method(), size, 7, width=width)
     apart = {id(p) for p in alphas(network)}
     own = sum(p.numel() for p in network.parameters() if id(p) not in apart)
     weights = dict(network.named_parameters())

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from helpers import REPOSITORY, command, merged, write_params
+from trained_binarization.binarization.method import Method
 from trained_binarization.networks import build
 from trained_binarization.networks.summary import layer_costs
 from trained_binarization.settings import read_yaml
-from trained_binarization.study import Architecture, Method
 
 COMMITTED = sorted((REPOSITORY / "results" / "benchmarks").glob("training-*.json"))
 
@@ -50,8 +50,7 @@ def check(result: dict[str, object]) -> None:
         seconds = row["seconds_per_batch"]
         assert all(seconds[stage] > 0 for stage in ("data", "forward", "backward", "step"))
         # Three products a weight: forward, and two backward, but none for the gradient of the images.
-        architecture = Architecture(width=result["width"])
-        rows = layer_costs(build("vgg_small", architecture, Method(), 32, 10), 32)
+        rows = layer_costs(build("vgg_small", Method(), 32, 10, width=result["width"]), 32)
         macs = {layer["layer"]: layer["macs"] for layer in rows}
         assert row["flops_per_image"] == 2 * (3 * macs["total"] - macs["conv1"])
 

@@ -18,7 +18,8 @@ from trained import CHILD, PARENT, distilled, folder_of, record_of, trainer
 
 from folders import folder_settings, write_folder
 from helpers import command, small_settings, small_study, write_params
-from trained_binarization.study import Method, Run, load_study
+from trained_binarization.binarization.method import Method
+from trained_binarization.study import Run, load_study
 from trained_binarization.training.checkpoint import FOLDER
 from trained_binarization.training.distributed import join
 from trained_binarization.training.loop import Interrupted, Trainer

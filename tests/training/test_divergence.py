@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from trained import CHILD, PARENT, folder_of, train, trainer
 
 from helpers import command, small_settings, small_study, tree, write_params
+from trained_binarization.binarization.method import Method
 from trained_binarization.datasets.prepare import prepare
 from trained_binarization.errors import Diverged, UserError
 from trained_binarization.files import sha256
 from trained_binarization.records import DIVERGED, WEIGHTS, Record, read_data, status
-from trained_binarization.study import Method
 from trained_binarization.training.loop import StopRequests
 from trained_binarization.training.runs import train_run
 

@@ -17,9 +17,10 @@ import torch
 from trained import CHILD, PARENT, folder_of, record_of, train, trainer
 
 from helpers import Settings, command, merged, run_study, small_settings, small_study, started, write_params
+from trained_binarization.binarization.method import Method
 from trained_binarization.files import sha256
 from trained_binarization.records import WEIGHTS, read_record
-from trained_binarization.study import Method, Run, load_study
+from trained_binarization.study import Run, load_study
 from trained_binarization.training import checkpoint
 from trained_binarization.training.checkpoint import FOLDER
 from trained_binarization.training.loop import Interrupted, StopRequests

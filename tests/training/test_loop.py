@@ -1,6 +1,7 @@
 """The loop: a pinned recipe, evaluation by hand, statistics of layers, compilation."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ from torch.nn import functional as F
 from trained import distilled, trainer
 
 from trained_binarization.binarization.layers import alphas, binary_layers, scaling_penalty
+from trained_binarization.binarization.method import Method
 from trained_binarization.datasets.augment import channel_statistics
 from trained_binarization.datasets.digits import read_digits
 from trained_binarization.datasets.images import ResidentScored
 from trained_binarization.networks.vgg_small import VGGSmall
-from trained_binarization.study import Method
 from trained_binarization.training.loop import Trainer, distillation_loss, evaluate, layer_statistics
 
 # What steps of two epochs of twelve give, in float64: float32's sums differ from one processor to the next. If these
@@ -25,7 +26,7 @@ from trained_binarization.training.loop import Trainer, distillation_loss, evalu
 FULL = None
 METHOD = Method()
 UNSCALED = Method(activation_scaling="none", weight_scaling="none")
-SIGNED = UNSCALED.model_copy(update={"activation_values": "plus_minus_one", "weight_estimator": "clipped_ste"})
+SIGNED = replace(UNSCALED, activation_values="plus_minus_one", weight_estimator="clipped_ste")
 PINNED: dict[str, tuple[Method | None, dict[int, float]]] = {
     "full precision": (FULL, {0: 2.3113623, 1: 2.3669789, 6: 1.7592063, 11: 0.9533226, 12: 1.1332144, 23: 0.4822188}),
     "method": (METHOD, {0: 2.3156528, 1: 2.3890235}),

@@ -9,8 +9,9 @@ from torch.optim import SGD
 
 from helpers import small_settings
 from trained_binarization.binarization.layers import alphas, latent_weights, scaling_penalty
+from trained_binarization.binarization.method import Method
 from trained_binarization.networks.vgg_small import VGGSmall
-from trained_binarization.study import Finetuning, Method, Pretraining
+from trained_binarization.study import Finetuning, Pretraining
 from trained_binarization.training.optimizers import build_optimizers, restore_state, set_rate, state_tensors
 
 
@@ -20,7 +21,7 @@ def finetuning(**changes: Any) -> Finetuning:
 
 def network(**changes: Any) -> nn.Module:
     torch.manual_seed(0)
-    return VGGSmall(Method.model_validate(changes), width=0.125, image_size=16)
+    return VGGSmall(Method(**changes), width=0.125, image_size=16)
 
 
 @pytest.mark.parametrize("granularity", ["layer", "channel"])

@@ -11,8 +11,8 @@ from torchvision import transforms
 from trained import trainer
 
 from trained_binarization.binarization.layers import BinaryConv2d
+from trained_binarization.binarization.method import Method
 from trained_binarization.datasets.augment import Augmentation
-from trained_binarization.study import Method
 from trained_binarization.training.loop import evaluate
 
 needs_compiler = pytest.mark.skipif(

@@ -71,7 +71,7 @@ def test_the_record_says_what_was_trained(small_trained: Path) -> None:
 def test_the_recorded_accuracy_is_that_of_the_weights(small_trained: Path) -> None:
     study, digits = small_study(), read_digits()
     for run in (PARENT, CHILD):
-        network = build("vgg_small", study.architecture["vgg_small"], study.variant(run.variant), 16, 10)
+        network = build("vgg_small", study.variant(run.variant), 16, 10, width=0.125)
         network.load_state_dict(load_file(folder_of(small_trained, run) / WEIGHTS))
         mean, std = channel_statistics(digits.train_images)
         loss, accuracy, _ = evaluate(network, ResidentScored(digits.test_images, digits.test_labels), mean, std)
@@ -277,8 +277,7 @@ def put(small: Path, path: Path) -> None:
 
 
 def test_weights_of_another_width(small: Path, tmp_path: Path) -> None:
-    wider = small_study(architecture={"vgg_small": {"width": 0.25}}).architecture["vgg_small"]
-    save_file(build("vgg_small", wider, None, 16, 10).state_dict(), tmp_path / "other")
+    save_file(build("vgg_small", None, 16, 10, width=0.25).state_dict(), tmp_path / "other")
     put(small, tmp_path / "other")
     refused(small, [WEIGHTS, "do not fit", "size mismatch"])
 

@@ -6,18 +6,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from trained_binarization.binarization.method import Method
 from trained_binarization.cli import main
 from trained_binarization.errors import UserError
 from trained_binarization.networks import build
-from trained_binarization.study import Architecture, Method
 from trained_binarization.training.weights import load_state, load_weights, save_weights, signs_of, state_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = Architecture(width=0.25)
 
 
 def network(method: Method) -> torch.nn.Module:
-    return build("vgg_small", SMALL, method, 16, 10)
+    return build("vgg_small", method, 16, 10, width=0.25)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +30,7 @@ def network(method: Method) -> torch.nn.Module:
     ids=str,
 )
 def test_signs_compute_what_the_latent_weights_did(changes: dict[str, str], tmp_path: Path) -> None:
-    method = Method.model_validate(changes)
+    method = Method(**changes)
     torch.manual_seed(0)
     trained, loaded = network(method), network(method)
     save_weights(trained, tmp_path / "signs", signs=True)
@@ -43,7 +42,7 @@ def test_signs_compute_what_the_latent_weights_did(changes: dict[str, str], tmp_
 
 
 def test_signs_of_full_width_are_small(tmp_path: Path) -> None:
-    save_weights(build("vgg_small", Architecture(width=1.0), Method(), 32, 10), tmp_path / "signs", signs=True)
+    save_weights(build("vgg_small", Method(), 32, 10), tmp_path / "signs", signs=True)
     assert (tmp_path / "signs").stat().st_size < 1_000_000
 
 

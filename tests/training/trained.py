@@ -9,12 +9,13 @@ from torch import Tensor
 
 from helpers import small_settings, small_study
 from trained_binarization.binarization.layers import binary_layers
+from trained_binarization.binarization.method import Method
 from trained_binarization.datasets.augment import Augmentation
 from trained_binarization.datasets.digits import read_digits
 from trained_binarization.datasets.images import Resident, ResidentScored
 from trained_binarization.networks.vgg_small import VGGSmall
 from trained_binarization.records import run_folder
-from trained_binarization.study import FULL_PRECISION, METHOD, Compute, Finetuning, Method, Pretraining, Run
+from trained_binarization.study import FULL_PRECISION, METHOD, Compute, Finetuning, Pretraining, Run
 from trained_binarization.training.distributed import ALONE, World
 from trained_binarization.training.loop import Trainer
 from trained_binarization.training.progress import Progress

@@ -7,7 +7,7 @@ With g_A and g_W the loss's gradients with respect to A_b and W_b, sums over wha
     dL/dW = g_W * alpha_W * D(W)        dL/dalpha_W = sum g_W * sign(W)
 
 Stated by the paper's abstract: one bit for both, trainable factors for both, L2 on alpha_W. The formulas are our
-reading; every other choice is a switch of `study.Method`.
+reading; every other choice is a switch of `Method`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trained_binarization.binarization.functions import sign, signed_step, step
-from trained_binarization.study import Method
+from trained_binarization.binarization.method import Method
 
 ALPHA_FLOOR = 1e-4
 """The least value of a scaling factor: alphas stay positive."""

@@ -25,12 +25,11 @@ from trained_binarization.deploy.model import read_model
 from trained_binarization.deploy.proof import compare_layers
 from trained_binarization.errors import UserError
 from trained_binarization.files import sha256
-from trained_binarization.networks import build
 from trained_binarization.provenance import provenance
 from trained_binarization.records import METHOD_VERSION
 from trained_binarization.study import METHOD, Study
 from trained_binarization.training.device import describe
-from trained_binarization.training.runs import kept_network
+from trained_binarization.training.runs import built, kept_network
 from trained_binarization.training.weights import save_weights
 
 INSTRUCTIONS = ["avx2", "avx512f", "avx512_vnni", "avx512_vpopcntdq", "avx512_bf16", "amx_bf16", "amx_int8", "asimd"]
@@ -58,7 +57,7 @@ def benchmark_inference(
         training = data.trained_on(study.dataset, torch.device("cpu"))
         calibration, _ = training.load(*next(training.batches(0, 0, min(256, len(training)), 0, slice(None))))
         calibration = calibration.contiguous()
-        make = partial(build, run.network, study.architecture[run.network], None, data.size, len(data.classes))
+        make = partial(built, study, run.network, None, data.size, len(data.classes))
         torch.manual_seed(0)
         twin = _with_statistics(make(), calibration)
         files = _write(twin, inputs, calibration, Path(folder)) | {OURS: path}

@@ -4,14 +4,17 @@ from collections.abc import Callable
 
 from torch import nn
 
+from trained_binarization.binarization.method import Method
 from trained_binarization.networks.alexnet import AlexNet
 from trained_binarization.networks.resnet18 import ResNet18
 from trained_binarization.networks.vgg_small import VGGSmall
-from trained_binarization.study import Architecture, Method
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"vgg_small": VGGSmall, "alexnet": AlexNet, "resnet18": ResNet18}
 
 
-def build(name: str, architecture: Architecture, method: Method | None, image_size: int, classes: int) -> nn.Module:
-    """The network of that name: full precision where method is None, else binary by that method."""
-    return NETWORKS[name](method, image_size=image_size, classes=classes, **architecture.model_dump())
+def build(name: str, method: Method | None, image_size: int, classes: int, **switches: object) -> nn.Module:
+    """The network of that name: full precision where method is None, else binary by that method.
+
+    `switches` are those of the network's own definition, such as its width. ValueError where the images are too small.
+    """
+    return NETWORKS[name](method, image_size=image_size, classes=classes, **switches)

@@ -3,9 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trained_binarization.errors import UserError
+from trained_binarization.binarization.method import Method
 from trained_binarization.networks.blocks import activated_conv
-from trained_binarization.study import Method
 
 
 class AlexNet(nn.Module):
@@ -23,7 +22,7 @@ class AlexNet(nn.Module):
         for _ in range(3):
             size = (size - 3) // 2 + 1
         if size < 1:
-            raise UserError(f"architecture.alexnet: found images of {image_size} pixels; allowed: at least 67")
+            raise ValueError(f"image_size: found {image_size} pixels; allowed: at least 67")
         self.conv1 = nn.Conv2d(3, a, 11, stride=4, bias=False)
         self.bn1 = nn.BatchNorm2d(a)
         self.conv2 = activated_conv(a, b, 5, method, padding=2)

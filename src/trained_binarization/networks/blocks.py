@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trained_binarization.binarization.layers import BinaryConv2d
-from trained_binarization.study import Method
+from trained_binarization.binarization.method import Method
 
 
 class ReLUConv2d(nn.Conv2d):

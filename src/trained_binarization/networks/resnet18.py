@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trained_binarization.binarization.method import Method
 from trained_binarization.networks.blocks import activated_conv
-from trained_binarization.study import Method
 
 
 class Block(nn.Module):

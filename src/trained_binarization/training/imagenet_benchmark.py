@@ -19,7 +19,6 @@ from trained_binarization.datasets.augment import normalise
 from trained_binarization.datasets.folder import MEAN, STD, FolderImages, read_folder
 from trained_binarization.datasets.images import ResidentScored
 from trained_binarization.errors import UserError
-from trained_binarization.networks import build
 from trained_binarization.networks.summary import layer_costs
 from trained_binarization.provenance import provenance
 from trained_binarization.study import FULL_PRECISION, METHOD, ImageFolder, Run, Study
@@ -28,6 +27,7 @@ from trained_binarization.training.device import compiled, describe, set_up
 from trained_binarization.training.graph import EAGER_CALLS
 from trained_binarization.training.loop import Trainer
 from trained_binarization.training.progress import Progress
+from trained_binarization.training.runs import built
 
 WARM_UP, STEPS = EAGER_CALLS + 2, 5
 """Steps that are not timed (they compile, and capture a GPU's graph), and that are; the median counts."""
@@ -148,7 +148,7 @@ def _training(study: Study, run: Run, device: torch.device, say: Callable[[str],
     assert isinstance(study.dataset, ImageFolder)
     size, training = study.dataset.image_size[run.network], study.training(run)
     torch.manual_seed(0)
-    network = build(run.network, study.architecture[run.network], study.variant(run.variant), size, 1000)
+    network = built(study, run.network, study.variant(run.variant), size, 1000)
     memory = torch.channels_last if study.compute.channels_last else torch.contiguous_format
     network.to(device=device, memory_format=memory)  # type: ignore[call-overload]
     images = torch.randint(256, (training.batch_size, size, size, 3), dtype=torch.uint8, device=device)
@@ -162,7 +162,7 @@ def _training(study: Study, run: Run, device: torch.device, say: Callable[[str],
         trainer.step((images, labels), 0).sum().item()  # .item() waits for the GPU
         seconds.append(time.perf_counter() - began)
     speeds = [training.batch_size / second for second in seconds[WARM_UP:]]
-    rows = layer_costs(build(run.network, study.architecture[run.network], None, size, 1000), size)
+    rows = layer_costs(built(study, run.network, None, size, 1000), size)
     # Forward, and two products as large in backward, but none for the gradient of the images.
     macs = 3 * rows[-1]["macs"] - next(row["macs"] for row in rows if row["layer"] == "conv1")
     say(f"{run.network}, {run.variant}: {statistics.median(speeds):.1f} images/s")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trained_binarization.binarization.layers import binary_layers
+from trained_binarization.binarization.method import Method
 from trained_binarization.datasets import open_dataset
 from trained_binarization.errors import Diverged, UserError
 from trained_binarization.files import held, sha256, write_json, write_text
@@ -33,7 +34,7 @@ from trained_binarization.records import (
     settings_of,
     status,
 )
-from trained_binarization.study import FULL_PRECISION, Method, Run, Study
+from trained_binarization.study import FULL_PRECISION, Run, Study
 from trained_binarization.training import checkpoint, torchvision_weights
 from trained_binarization.training.device import describe, set_up
 from trained_binarization.training.distributed import ALONE, World
@@ -48,8 +49,19 @@ if TYPE_CHECKING:
 def network_of(study: Study, run: Run, images: ImageSet) -> nn.Module:
     """The run's network with random weights by its seed."""
     torch.manual_seed(run.seed)
-    architecture = study.architecture[run.network]
-    return build(run.network, architecture, study.variant(run.variant), images.size, len(images.classes))
+    return built(study, run.network, study.variant(run.variant), images.size, len(images.classes))
+
+
+def built(study: Study, network: str, method: Method | None, image_size: int, classes: int) -> nn.Module:
+    """One of the study's networks: binary by the method, or in full precision where that is None.
+
+    UserError where the network cannot be built for such images.
+    """
+    switches = study.architecture[network].model_dump()  # type: ignore[index]
+    try:
+        return build(network, method, image_size, classes, **switches)
+    except ValueError as error:
+        raise UserError(f"architecture.{network}: {error}") from None
 
 
 def _start_from(parent: Run, network: nn.Module, study: Study, results: Path, data_checksum: str) -> Parent:
@@ -324,5 +336,5 @@ class _Job:
     def _layers(self) -> list[dict[str, Any]]:
         # Counted as a binary network, the full-precision one too: one bit is what it could be.
         method = self.study.variant(self.run.variant) or Method()
-        architecture, classes = self.study.architecture[self.run.network], len(self.images.classes)
-        return layer_costs(build(self.run.network, architecture, method, self.images.size, classes), self.images.size)
+        size, classes = self.images.size, len(self.images.classes)
+        return layer_costs(built(self.study, self.run.network, method, size, classes), size)
