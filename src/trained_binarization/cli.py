@@ -430,16 +430,16 @@ def agreement(
 
 @app.command()
 def compare(
-    ours: Annotated[Path, typer.Argument(help="A folder of results, or of reference evidence.")],
+    ours: Annotated[Path, typer.Argument(help="A folder of results, one study's folder in it, or reference/.")],
     theirs: Annotated[Path, typer.Argument(help="Another one, to compare it with.")],
     study: Annotated[str | None, typer.Option(help="Whose runs; by default the selected study's.")] = None,
     to: Annotated[Path | None, typer.Option(help="Also write JSON, Markdown and a figure to this folder.")] = None,
 ) -> None:
-    """Compare one study's runs in two folders. Exit status 0: agrees, or undecided; 1: differs."""
+    """Compare a study's runs in two folders, or two studies. Exit status 0: agrees, or undecided; 1: differs."""
     from trained_binarization.evidence.comparison import compare as compare_folders
     from trained_binarization.evidence.comparison import markdown
 
-    found = compare_folders(ours, theirs, study or load_study(PARAMS).study, to)
+    found = compare_folders(ours, theirs, study, to)
     typer.echo(markdown(found), nl=False)
     raise typer.Exit(1 if found.verdict == "differs" else 0)
 

@@ -206,6 +206,20 @@ def test_two_folders_of_results_and_of_other_settings(house: Path) -> None:
     assert len(content["arms"]) == ARMS
 
 
+def test_two_studies_are_compared_by_their_own_folders(house: Path) -> None:
+    """A committed study, and the same settings trained anew under another name."""
+    study = small_study()
+    for one in (study, study.model_copy(update={"study": "again"})):
+        write_results(one, house / "results")
+    outcome = command("compare", "results/again", "results/small", folder=house)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith("again: identical to the reference; ")
+    outcome = command("compare", "results/again", "results", "--study", "small", folder=house)
+    assert outcome.out.startswith("again: identical to the reference; ")
+    outcome = command("compare", "results/again", "results/no-such", folder=house)
+    assert outcome.status == 2
+
+
 def test_one_arm_of_two_settings_is_refused(house: Path) -> None:
     study = small_study()
     write_results(study, house / "one")

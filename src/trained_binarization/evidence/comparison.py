@@ -4,11 +4,11 @@ from pathlib import Path
 
 from trained_binarization import files
 from trained_binarization.evidence import agreement, figures, tables
-from trained_binarization.evidence.agreement import Agreement
+from trained_binarization.evidence.agreement import Agreement, Evidence
 from trained_binarization.evidence.frames import done_records
 from trained_binarization.evidence.markdown import Markdown, escape
 from trained_binarization.evidence.verdicts import read_verdicts
-from trained_binarization.study import Study
+from trained_binarization.study import Study, load_study
 
 CAPTION = (
     "Left: every run's accuracy (dots) and the means (strokes). Right: here minus reference, with simultaneous "
@@ -71,9 +71,19 @@ def agree(study: Study, results: Path, reference: Path) -> Agreement:
     return found
 
 
-def compare(ours: Path, theirs: Path, study: str, to: Path | None) -> Agreement:
-    """Compare a study's records below two folders; write the comparison to a third, if one is named."""
-    found = agreement.compare(agreement.read_evidence(ours, study), agreement.read_evidence(theirs, study))
+def compare(ours: Path, theirs: Path, study: str | None, to: Path | None) -> Agreement:
+    """Compare a study's records below two folders; write the comparison to a third, if one is named.
+
+    A folder may also be one study's own, such as results/mine: then that study is meant.
+    """
+    found = agreement.compare(_side(ours, study), _side(theirs, study))
     if to is not None:
         _write(found, to)
     return found
+
+
+def _side(folder: Path, study: str | None) -> Evidence:
+    if (folder / "runs").is_dir():
+        own = folder.resolve()
+        return agreement.read_evidence(own.parent, own.name)
+    return agreement.read_evidence(folder, study or load_study(Path("params.yaml")).study)
