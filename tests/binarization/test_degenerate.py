@@ -28,7 +28,7 @@ def _finite(layer: nn.Module, x: Tensor) -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_a_layer_of_one_weight_is_finite(method: Method) -> None:
-    _finite(BinaryLinear(1, 1, method), torch.ones(2, 1))
+    _finite(BinaryLinear(1, 1, method=method), torch.ones(2, 1))
     _finite(BinaryConv2d(1, 1, 1, method=method), torch.ones(2, 1, 3, 3))
 
 
@@ -36,7 +36,7 @@ def test_a_layer_of_one_weight_is_finite(method: Method) -> None:
 @pytest.mark.parametrize("value", [0.0, 0.3, 1e-38])
 def test_a_layer_of_equal_weights_is_finite_and_its_factors_are_positive(value: float, method: Method) -> None:
     for layer, x in (
-        (BinaryLinear(4, 3, method), torch.ones(2, 4)),
+        (BinaryLinear(4, 3, method=method), torch.ones(2, 4)),
         (BinaryConv2d(2, 3, 3, method=method), torch.ones(2, 2, 5, 5)),
     ):
         nn.init.constant_(layer.weight, value)

@@ -65,8 +65,8 @@ def test_padding_is_the_lower_of_the_two_values(values: str, padding: int) -> No
     layer = BinaryActivation(Method(activation_values=values)).double()
     x = randn(2, 3, 4, 5)
     low = 0.0 if values == "zero_one" else -1.0
-    assert torch.equal(layer.bits(x, padding), F.pad(bits(x, values), [padding] * 4, value=low))
-    assert set(layer.bits(x, padding).unique().tolist()) == {low, 1.0}
+    assert torch.equal(layer.bits(x, [padding] * 4), F.pad(bits(x, values), [padding] * 4, value=low))
+    assert set(layer.bits(x, [padding] * 4).unique().tolist()) == {low, 1.0}
 
 
 def test_activation_without_scaling_is_the_bit_itself() -> None:
@@ -187,7 +187,7 @@ def check_by_hand(layer: BinaryConv2d | BinaryLinear, method: Method, x: Tensor)
     alpha_a = 1.0 if layer.activation.alpha is None else layer.activation.alpha.item()
     alpha_w = weight_factor(layer, method)
     w, a = layer.weight.detach(), x.detach()
-    pad = layer.padding if isinstance(layer, BinaryConv2d) else 0
+    pad = layer.padding[0] if isinstance(layer, BinaryConv2d) else 0
     lowest = 0.0 if values == "zero_one" else -1.0
     padded_bits = F.pad(bits(a, values), [pad] * 4, value=lowest) if pad else bits(a, values)
     a_b = (alpha_a * padded_bits).requires_grad_()
@@ -408,7 +408,9 @@ def test_analytic_scaling_has_no_parameter_and_follows_the_weight() -> None:
 def two_layers(**changes: Any) -> nn.Sequential:
     method = Method(**changes)
     torch.manual_seed(0)
-    return nn.Sequential(BinaryConv2d(3, 4, 3, padding=1, method=method), nn.Flatten(), BinaryLinear(64, 5, method))
+    return nn.Sequential(
+        BinaryConv2d(3, 4, 3, padding=1, method=method), nn.Flatten(), BinaryLinear(64, 5, method=method)
+    )
 
 
 def test_what_counts_as_alpha_and_as_latent_weight() -> None:

@@ -37,7 +37,7 @@ from trained_binarization.deploy.model import About, ExportedModel, read_model, 
 def test_every_sum_is_equal(channels: int, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(channels)
     kernel, stride, padding = shape
-    layer = BinaryConv2d(channels, 48, kernel, stride, padding, Method())
+    layer = BinaryConv2d(channels, 48, kernel, stride, padding)
     bits = torch.rand(2, channels, 11, 11) > 0.3
     expected = proof.sums_of(layer, bits).numpy()
     assert (proof.exported_sums(layer, bits) == expected).all()
@@ -45,7 +45,7 @@ def test_every_sum_is_equal(channels: int, shape: tuple[int, int, int]) -> None:
 
 
 def test_all_products_equal_and_all_opposite() -> None:
-    layer = BinaryConv2d(512, 32, 3, padding=0, method=Method())
+    layer = BinaryConv2d(512, 32, 3)
     for weight, expected in ((0.5, 4608), (-0.5, -4608)):
         with torch.no_grad():
             layer.weight.fill_(weight)
@@ -57,7 +57,7 @@ def test_all_products_equal_and_all_opposite() -> None:
 def test_a_threshold_between_two_convolutions_is_exact(channels: int, pooled: bool) -> None:
     """Also where the plugin fuses it into the convolution: without pooling, and without channels that are added."""
     torch.manual_seed(channels)
-    first, second = (BinaryConv2d(channels, channels, 3, 1, 1, Method()) for _ in range(2))
+    first, second = (BinaryConv2d(channels, channels, 3, padding=1) for _ in range(2))
     norm = torch.nn.BatchNorm2d(channels).eval()
     bits = torch.rand(2, channels, 12, 12) > 0.4
     with torch.no_grad():

@@ -22,7 +22,7 @@ METHODS = {
 
 def layer_of(method: Method, kernel: int = 3, stride: int = 1, padding: int = 1) -> BinaryConv2d:
     torch.manual_seed(0)
-    layer = BinaryConv2d(32, 16, kernel, stride, padding, method).double()
+    layer = BinaryConv2d(32, 16, kernel, stride, padding, method=method).double()
     with torch.no_grad():
         if layer.alpha is not None:
             layer.alpha.copy_(torch.rand_like(layer.alpha) + 0.1)

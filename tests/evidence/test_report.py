@@ -10,6 +10,7 @@ from synthetic import CLAIMS, ROOT, cifar10_study, quick_study, write_data, writ
 
 from helpers import write_params
 from trained_binarization.errors import UserError
+from trained_binarization.evidence import readme
 from trained_binarization.evidence.aggregate import aggregate
 from trained_binarization.evidence.report import report_replication, report_study
 from trained_binarization.evidence.verdicts import read_verdicts
@@ -123,6 +124,17 @@ def test_the_committed_readme_follows_from_the_committed_verdicts(monkeypatch: p
     assert len(said) >= 5
     possible = {f"{one:.2f}" for one in ours} | {f"{one:+.2f}".replace("-", "−") for one in effects}
     assert set(said) <= possible
+
+
+def test_the_readmes_answer_leaves_out_a_contrast_whose_seeds_are_not_all_there() -> None:
+    study = load_study(ROOT / "studies" / "ablation-resnet.yaml")
+    found = read_verdicts(ROOT / "results" / "ablation-resnet" / "verdicts.json")
+    assert found is not None
+    assert found.family
+    part = found.model_copy(update={"family": [row.model_copy(update={"outcome": "not run"}) for row in found.family]})
+    said, left = (readme.answer([], [(study, one)], {}, ROOT / "results", "") for one in (found, part))
+    assert "points" in said
+    assert left.strip() == ""
 
 
 def test_every_run_links_to_its_record(built: Path, cifar10: Study) -> None:

@@ -11,6 +11,7 @@ reading; every other choice is a switch of `Method`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from math import pi, sqrt
 
 import torch
@@ -35,6 +36,15 @@ def _set_alpha(module: nn.Module, scaling: str, start: Tensor) -> None:
         module.register_buffer("alpha", start if scaling == "frozen" else None)
 
 
+def _changes(method: Method, part: str = "") -> str:
+    """The switches that differ from their defaults, of those whose names begin so: `weight_scaling=none`."""
+    return ", ".join(
+        f"{switch.name}={getattr(method, switch.name)}"
+        for switch in fields(method)
+        if switch.name.startswith(part) and getattr(method, switch.name) != switch.default
+    )
+
+
 class BinaryActivation(nn.Module):
     """A -> alpha_A * 1[A > 0] (or alpha_A * (2 * 1[A > 0] - 1)); any shape, which is kept.
 
@@ -42,24 +52,37 @@ class BinaryActivation(nn.Module):
     Window in units of A / alpha_A: dL/dA = g * D(A / alpha_A),
     dL/dalpha_A = sum g * (bit(A) - (A / alpha_A) * D(A / alpha_A)).
     Source: the forward is stated in kind, the estimator second-hand, the alpha window our reading.
+
+    >>> BinaryActivation(Method(activation_scaling="none"))(torch.tensor([-0.5, 0.0, 2.0]))
+    tensor([0., 0., 1.])
     """
 
     alpha: Tensor | None
 
-    def __init__(self, method: Method) -> None:
+    def __init__(
+        self,
+        method: Method | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.method = method = method or Method()
         self.bit, self.lowest = (step, 0.0) if method.activation_values == "zero_one" else (signed_step, -1.0)
         self.estimator = method.activation_estimator
         self.in_units_of_alpha = method.activation_window == "alpha"
         start = HALF_WAVE_ALPHA if method.initial_alpha == "data" else 1.0
-        _set_alpha(self, method.activation_scaling, torch.tensor(start))
+        _set_alpha(self, method.activation_scaling, torch.tensor(start, device=device, dtype=dtype))
 
-    def bits(self, x: Tensor, padding: int = 0) -> Tensor:
-        """The unscaled activation; with padding, its last two dimensions are padded with the lower of the values."""
+    def extra_repr(self) -> str:
+        """The switches of activations that differ from their defaults."""
+        return _changes(self.method, "activation")
+
+    def bits(self, x: Tensor, padding: Sequence[int] = ()) -> Tensor:
+        """The unscaled activation; with padding, as F.pad takes it, padded with the lower of the values."""
         if self.alpha is not None and self.in_units_of_alpha:
             x = x / self.alpha.to(x.dtype)
         bits = self.bit(x, self.estimator)
-        return F.pad(bits, [padding] * 4, value=self.lowest) if padding else bits
+        return F.pad(bits, list(padding), value=self.lowest) if any(padding) else bits
 
     def forward(self, x: Tensor) -> Tensor:
         """Binarize x."""
@@ -69,16 +92,28 @@ class BinaryActivation(nn.Module):
 class _BinaryWeight(nn.Module):
     """What BinaryConv2d and BinaryLinear share: latent weight, its scaling factor, the binary activation before it."""
 
-    weight: nn.Parameter
+    weight: Tensor
     alpha: Tensor | None
+    fan = "fan_in"
 
-    def _set_up(self, method: Method) -> None:
-        self.method = method
-        self.activation = BinaryActivation(method)
+    def reset_parameters(self) -> None:
+        """New latent weights (He et al. 2015), before they are rescaled."""
+        nn.init.kaiming_normal_(self.weight, mode=self.fan, nonlinearity="relu")  # type: ignore[arg-type]
+
+    def _set_up(self, method: Method | None) -> None:
+        self.method = method = method or Method()
+        device, dtype = self.weight.device, self.weight.dtype
+        self.activation = BinaryActivation(method, device, dtype)
         channels = self.weight.shape[0] if method.weight_scaling_granularity == "channel" else 1
         shape = (channels, *[1] * (self.weight.dim() - 1))
-        _set_alpha(self, method.weight_scaling, torch.ones(shape))
-        self.initialize_from_weight()
+        _set_alpha(self, method.weight_scaling, torch.ones(shape, device=device, dtype=dtype))
+        if not self.weight.is_meta:
+            self.initialize_from_weight()
+
+    def extra_repr(self) -> str:
+        """The layer's shape, and the switches of the method that differ from their defaults."""
+        changes = _changes(self.method)
+        return super().extra_repr().replace(", bias=False", "") + (f", {changes}" if changes else "")
 
     def _mean_magnitude(self) -> Tensor:
         magnitude = self.weight.detach().abs()
@@ -124,47 +159,75 @@ class _BinaryWeight(nn.Module):
         return weight if alpha is None else alpha * weight
 
 
-class BinaryConv2d(_BinaryWeight):
-    """Binary activation, then a convolution with binary weights, no bias: (N, C, H, W) -> (N, K, H', W').
+class BinaryConv2d(_BinaryWeight, nn.Conv2d):
+    """Binary activation, then a convolution with binary weights: (N, C, H, W) -> (N, K, H', W').
 
+    Arguments are those of nn.Conv2d, and `method`, whose default is the paper's. There is no bias: BatchNorm follows.
     Padding is with a legal value of the activation: 0 for {0, alpha_A}, -alpha_A for {-alpha_A, +alpha_A}.
+
+    >>> BinaryConv2d(16, 32, 3, padding=1)(torch.randn(8, 16, 10, 10)).shape
+    torch.Size([8, 32, 10, 10])
+    >>> BinaryConv2d(16, 32, (1, 3), groups=2, method=Method(weight_scaling="none"))
+    BinaryConv2d(
+      16, 32, kernel_size=(1, 3), stride=(1, 1), groups=2, weight_scaling=none
+      (activation): BinaryActivation()
+    )
     """
+
+    fan = "fan_out"
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: int = 0,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        *,
         method: Method | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.stride, self.padding = stride, padding
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
-        self._set_up(method or Method())
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, False, device=device, dtype=dtype
+        )
+        self._set_up(method)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve the binarized x with the binary weights."""
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve the binarized input with the binary weights."""
         # Zero padding is free inside the convolution; any other value has to be padded before it.
-        before = 0 if self.activation.lowest == 0 else self.padding
-        bits = self.activation.bits(x, before)
-        return F.conv2d(bits, self.scaled_weight(), stride=self.stride, padding=self.padding - before)
+        inside = self.activation.lowest == 0
+        bits = self.activation.bits(input, () if inside else self._reversed_padding_repeated_twice)
+        padding = self.padding if inside else 0
+        return F.conv2d(bits, self.scaled_weight(), None, self.stride, padding, self.dilation, self.groups)
 
 
-class BinaryLinear(_BinaryWeight):
-    """Binary activation, then a product with binary weights, no bias: (N, C) -> (N, K)."""
+class BinaryLinear(_BinaryWeight, nn.Linear):
+    """Binary activation, then a product with binary weights: (*, C) -> (*, K), where * is any shape.
 
-    def __init__(self, in_features: int, out_features: int, method: Method | None = None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
-        self._set_up(method or Method())
+    Arguments are those of nn.Linear, and `method`, whose default is the paper's. There is no bias: BatchNorm follows.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply the binarized x with the binary weights."""
-        return F.linear(self.activation.bits(x), self.scaled_weight())
+    >>> BinaryLinear(64, 10)(torch.randn(8, 64)).shape
+    torch.Size([8, 10])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        method: Method | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, False, device=device, dtype=dtype)
+        self._set_up(method)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Multiply the binarized input with the binary weights."""
+        return F.linear(self.activation.bits(input), self.scaled_weight())
 
 
 def binary_layers(network: nn.Module) -> Iterator[tuple[str, _BinaryWeight]]:
@@ -183,7 +246,7 @@ def alphas(network: nn.Module) -> list[nn.Parameter]:
 
 def latent_weights(network: nn.Module) -> list[nn.Parameter]:
     """The real-valued weights behind the binary ones."""
-    return [layer.weight for _, layer in binary_layers(network)]
+    return [layer.weight for _, layer in binary_layers(network)]  # type: ignore[misc]  # PyTorch calls it a Tensor
 
 
 def scaling_penalty(network: nn.Module) -> Tensor | float:

@@ -45,7 +45,7 @@ class OpenVINO:
         packed = np.packbits((weight.numpy() > 0).reshape(-1), bitorder="little")
         # A copy of its own: a constant that borrows the array's memory outlives it.
         filters = ov.op.Constant(ov.Tensor(packed, list(weight.shape), ov.Type.u1), shared_memory=False)
-        stride, padding = [layer.stride] * 2, [layer.padding] * 2
+        stride, padding = list(layer.stride), [int(p) for p in layer.padding]
         sums = opset1.binary_convolution(bits, filters, stride, padding, padding, [1, 1], "xnor-popcount", -1.0)
         # An added channel has the bit 0 everywhere, its padding too: u = -1 times each of the kernel's ones.
         return opset13.add(sums, np.float32(added * weight[0, 0].numel())) if added else sums

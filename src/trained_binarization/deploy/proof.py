@@ -79,7 +79,7 @@ class Proof:
 
 def sums_of(layer: BinaryConv2d, bits: Tensor) -> Tensor:
     """S = conv(2 bits - 1, signs) as the framework computes it, exactly, in float64; (N, C, H, W) bits in {0, 1}."""
-    padded = F.pad(2 * bits.double() - 1, [layer.padding] * 4, value=-1)
+    padded = F.pad(2 * bits.double() - 1, layer._reversed_padding_repeated_twice, value=-1)
     return F.conv2d(padded, signs(layer).double(), stride=layer.stride)
 
 

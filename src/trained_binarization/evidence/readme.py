@@ -36,8 +36,9 @@ def answer(
             what = f"[{escape(in_words(verdict))}]({link}), {len(verdict.seeds)} seeds"
             lines.append(f"- **{verdict.outcome.capitalize()}.** {escape(row['claim'].sentence)} Here: {what}.")
     for study, found in families:
-        said = [_effect(row) for row in found.family or [] if row.role == "confirmatory" and row.low is not None]
-        if said:
+        family = [row for row in found.family or [] if row.role == "confirmatory" and row.low is not None]
+        # An interval from a part of the declared seeds is no answer.
+        if said := [_effect(row) for row in family if row.outcome != "not run"]:
             lines.append(f"- [{escape(study.title)}]({base}{study.study}/report.md):")
             lines += [f"  - {one}" for one in said]
     left = [missing(studies.get(row["claim"].study), results) for row in rows if not row["own"]]

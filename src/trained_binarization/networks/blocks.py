@@ -21,4 +21,4 @@ def activated_conv(
     """Q, then a convolution without bias; Q is ReLU and the weights are real where method is None."""
     if method is None:
         return ReLUConv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-    return BinaryConv2d(in_channels, out_channels, kernel_size, stride, padding, method)
+    return BinaryConv2d(in_channels, out_channels, kernel_size, stride, padding, method=method)
