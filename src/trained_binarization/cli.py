@@ -418,6 +418,15 @@ def aggregate(
     typer.echo(aggregate_study(_load(params, study), results, claims))
 
 
+@app.command(hidden=True)
+def metrics(study: Expected = None, params: Params = PARAMS, results: Results = RESULTS) -> None:
+    """Copy the study's metrics.json to metrics/STUDY.json, which DVC caches: the stage `metrics` of dvc.yaml alone."""
+    name = _load(params, study).study
+    path = Path("metrics", f"{name}.json")
+    write_text(path, (results / name / "metrics.json").read_text(encoding="utf-8"))
+    typer.echo(f"{path}: written")
+
+
 @app.command()
 def agreement(
     study: Expected = None, params: Params = PARAMS, results: Results = RESULTS, reference: Reference = REFERENCE
