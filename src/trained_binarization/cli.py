@@ -16,7 +16,7 @@ from trained_binarization.machine import ensure_home, usable_cpus
 from trained_binarization.progress import progress
 from trained_binarization.records import Record, finished, lacks_weights, outlived
 from trained_binarization.settings import validate
-from trained_binarization.study import FULL_PRECISION, LOCAL, METHOD, ImageFolder, Run, Study, load_study
+from trained_binarization.study import FULL_PRECISION, LOCAL, METHOD, ImageFolder, Run, Study, command, load_study
 
 STARTED = time.monotonic()
 
@@ -421,9 +421,11 @@ def aggregate(
 @app.command(hidden=True)
 def metrics(study: Expected = None, params: Params = PARAMS, results: Results = RESULTS) -> None:
     """Copy the study's metrics.json to metrics/STUDY.json, which DVC caches: the stage `metrics` of dvc.yaml alone."""
-    name = _load(params, study).study
-    path = Path("metrics", f"{name}.json")
-    write_text(path, (results / name / "metrics.json").read_text(encoding="utf-8"))
+    one = _load(params, study)
+    source, path = results / one.study / "metrics.json", Path("metrics", f"{one.study}.json")
+    if not source.is_file():
+        raise UserError(f"{source}: no such file; make it with: {command('aggregate', one)}")
+    write_text(path, source.read_text(encoding="utf-8"))
     typer.echo(f"{path}: written")
 
 
