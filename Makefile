@@ -30,6 +30,8 @@ environment: .venv/made
 
 # The stamp is older than the lock when the lock has changed: then the environment follows it.
 .venv/made: requirements.lock pyproject.toml
+	@python3 -c 'import sys; v = sys.version_info[:3]; sys.exit(not (3, 11, 5) <= v < (3, 13) and \
+		"error: python3: found %d.%d.%d; the lock is for 3.11 from 3.11.5 on, or 3.12: put such a python3 first in PATH" % v)'
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes --requirement requirements.lock
 	.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .

@@ -15,7 +15,7 @@ PAPER = Method()
 
 
 def _network(name: str, image_size: int, classes: int, method: Method | None = PAPER, **switches: object) -> nn.Module:
-    """The network in one bit by the paper's method, or by another; in full precision where method is None."""
+    """The untrained network: binary by the method (by default the paper's, as reconstructed), or real for None."""
     return build(name, method, image_size=image_size, classes=classes, **switches)
 
 

@@ -97,7 +97,7 @@ class _BinaryWeight(nn.Module):
     fan = "fan_in"
 
     def reset_parameters(self) -> None:
-        """New latent weights (He et al. 2015), before they are rescaled."""
+        """Draw new latent weights (He et al. 2015). `initialize_from_weight` then sets alpha_W and rescales them."""
         nn.init.kaiming_normal_(self.weight, mode=self.fan, nonlinearity="relu")  # type: ignore[arg-type]
 
     def _set_up(self, method: Method | None) -> None:
